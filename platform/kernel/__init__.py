@@ -1,0 +1,1 @@
+"""Values and vocabulary that every room shares. Standard library only."""

@@ -1,0 +1,42 @@
+"""Identifiers: UUIDv7 for rows, ULID for requests, events and processes, base32 of an id for names."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from base64 import b32encode
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def uuid7() -> uuid.UUID:
+    """A UUID that sorts by time of creation (RFC 9562 section 5.7)."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return uuid.UUID(int=value)
+
+
+def ulid() -> str:
+    """26 characters of Crockford base32: 48 bits of milliseconds, 80 bits of randomness."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def request_id() -> str:
+    """The id of one request, returned to the client as ``x-request-id``."""
+    return "req_" + ulid()
+
+
+def short_name(identifier: uuid.UUID) -> str:
+    """26 lower-case base32 characters: a name for namespaces and adapters that never collides."""
+    return b32encode(identifier.bytes).decode("ascii").rstrip("=").lower()
+
+
+def adapter_name(organization: uuid.UUID, deployment: uuid.UUID, digest: str) -> str:
+    """What an adapter is called on an engine: ``<org>--<deployment>--<digest12>``.
+
+    Immutable by construction: other bytes have another digest, hence another name.
+    """
+    return f"{short_name(organization)}--{short_name(deployment)}--{digest[:12]}"
