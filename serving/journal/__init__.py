@@ -1,0 +1,1 @@
+"""The usage journal: one writer per gateway process, one shipper per node."""

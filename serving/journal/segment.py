@@ -1,0 +1,196 @@
+"""Segments and writers as files.
+
+    <journal>/shipper.lock              held by the node's one shipper
+    <journal>/shipper.json              the shipper's health, rewritten every second
+    <journal>/<writer>/lock             held while the writer lives
+    <journal>/<writer>/0000000001.seg   records not all shipped yet; the highest is being written
+    <journal>/<writer>/0000000001.done  shipped, kept for replay
+    <journal>/<writer>/*.torn *.damaged *.refused   what could not be shipped, named by where it lay
+    <journal>/<writer>/closed           the writer died and every intent of its is settled
+
+A folder or segment appears under its final name only when it is complete, so that whoever lists
+sees no half-made thing.
+A writer never goes back to segment n once n + 1 is there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+LIVE_SUFFIX = ".seg"
+SHIPPED_SUFFIX = ".done"
+SIDE_SUFFIXES = (".torn", ".damaged", ".refused")
+_LOCK = "lock"
+_CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFile:
+    """A segment as it lies in a writer's folder."""
+
+    path: Path
+    number: int
+
+    @property
+    def is_shipped(self) -> bool:
+        return self.path.suffix == SHIPPED_SUFFIX
+
+
+class AppendSegment:
+    """A segment being written: space reserved up to ``capacity``, filled up to ``used``."""
+
+    __slots__ = ("capacity", "fd", "number", "path", "used")
+
+    def __init__(self, path: Path, number: int, capacity: int) -> None:
+        self.path = path
+        self.number = number
+        self.capacity = capacity
+        self.used = 0
+        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            _reserve(self.fd, capacity)
+        except OSError:
+            self.discard()
+            raise
+
+    @property
+    def room(self) -> int:
+        return self.capacity - self.used
+
+    def append(self, data: bytes) -> None:
+        """Written when this returns: survives the death of the process, not yet a power cut."""
+        done = os.pwrite(self.fd, data, self.used)
+        while done < len(data):
+            done += os.pwrite(self.fd, data[done:], self.used + done)
+        self.used += done
+
+    def finish(self) -> None:
+        """Give back what was reserved and not used, make durable, close."""
+        try:
+            os.ftruncate(self.fd, self.used)
+            os.fdatasync(self.fd)
+        finally:
+            os.close(self.fd)
+
+    def discard(self) -> None:
+        os.close(self.fd)
+        self.path.unlink(missing_ok=True)
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:010d}{LIVE_SUFFIX}"
+
+
+def segment_create(folder: Path, number: int, *, capacity: int, head: bytes = b"") -> AppendSegment:
+    """A new segment that starts with ``head``; it is there wholly or not at all.
+
+    Raises ``OSError`` when the space cannot be had.
+    """
+    staging = folder / f".{number:010d}"
+    staging.unlink(missing_ok=True)
+    segment = AppendSegment(staging, number, capacity)
+    try:
+        segment.append(head)
+        segment.path = staging.rename(segment_path(folder, number))
+    except OSError:
+        segment.discard()
+        raise
+    return segment
+
+
+def segment_list(folder: Path) -> list[SegmentFile]:
+    """A writer's segments, shipped and not, oldest first."""
+    return sorted(
+        (
+            SegmentFile(entry, int(entry.stem))
+            for entry in folder.iterdir()
+            if entry.suffix in {LIVE_SUFFIX, SHIPPED_SUFFIX} and entry.stem.isdigit()
+        ),
+        key=lambda segment: segment.number,
+    )
+
+
+def writer_folders(journal: Path) -> list[Path]:
+    """Every writer that has ever been complete enough to write, oldest name first."""
+    if not journal.is_dir():
+        return []
+    return sorted(
+        entry for entry in journal.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
+
+
+def unshipped_bytes(journal: Path) -> int:
+    """The disk space of all segments that are not wholly shipped yet."""
+    total = 0
+    for folder in writer_folders(journal):
+        for segment in segment_list(folder):
+            if not segment.is_shipped:
+                total += _size(segment.path)
+    return total
+
+
+def sync_folder(folder: Path) -> None:
+    """Make created, renamed and removed names durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock_acquire(path: Path) -> int | None:
+    """The descriptor that holds the lock until it is closed, or nothing while another holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def writer_lock(folder: Path) -> Path:
+    return folder / _LOCK
+
+
+@contextmanager
+def dead_writer(folder: Path) -> Iterator[bool]:
+    """Whether the writer is dead; if it is, its lock is held inside, so it stays ours alone."""
+    descriptor = lock_acquire(writer_lock(folder))
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def is_closed(folder: Path) -> bool:
+    return (folder / _CLOSED).exists()
+
+
+def mark_closed(folder: Path) -> None:
+    (folder / _CLOSED).touch(mode=0o600)
+    sync_folder(folder)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if sys.platform == "linux":
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    # Elsewhere the only way to own blocks is to write them.
+    block = bytes(1024 * 1024)
+    for start in range(0, size, len(block)):
+        os.pwrite(descriptor, block[: size - start], start)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # shipped, hence renamed, while we looked
+        return 0
