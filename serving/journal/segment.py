@@ -5,7 +5,7 @@
     <journal>/<writer>/lock             held while the writer lives
     <journal>/<writer>/0000000001.seg   records not all shipped yet; the highest is being written
     <journal>/<writer>/0000000001.done  shipped, kept for replay
-    <journal>/<writer>/*.torn *.damaged *.refused   what could not be shipped, named by where it lay
+    <journal>/<writer>/*.torn *.damaged what could not be read, named by segment and offset
     <journal>/<writer>/closed           the writer died and every intent of its is settled
 
 A folder or segment appears under its final name only when it is complete, so that whoever lists
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from pathlib import Path
 
 LIVE_SUFFIX = ".seg"
 SHIPPED_SUFFIX = ".done"
-SIDE_SUFFIXES = (".torn", ".damaged", ".refused")
+LOST_SUFFIXES = frozenset({".torn", ".damaged"})
 _LOCK = "lock"
 _CLOSED = "closed"
 
@@ -159,6 +158,10 @@ def writer_lock(folder: Path) -> Path:
     return folder / _LOCK
 
 
+def shipper_lock(journal: Path) -> Path:
+    return journal / "shipper.lock"
+
+
 @contextmanager
 def dead_writer(folder: Path) -> Iterator[bool]:
     """Whether the writer is dead; if it is, its lock is held inside, so it stays ours alone."""
@@ -168,6 +171,37 @@ def dead_writer(folder: Path) -> Iterator[bool]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def save_lost(folder: Path, number: int, start: int, data: bytes, *, suffix: str) -> bool:
+    """Keep bytes that are no record for a person to look at. False when they were kept before."""
+    path = folder / f"{number:010d}-{start:010d}{suffix}"
+    if path.exists():
+        return False
+    staging = path.with_suffix(".saving")
+    staging.write_bytes(data)
+    with staging.open("rb") as file:
+        os.fsync(file.fileno())
+    staging.rename(path)
+    sync_folder(folder)
+    return True
+
+
+def has_lost_bytes(folder: Path) -> bool:
+    return any(entry.suffix in LOST_SUFFIXES for entry in folder.iterdir())
+
+
+def truncate(path: Path, size: int) -> None:
+    """Cut a segment, durably."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
+
+
+def mark_shipped(segment: SegmentFile, *, at: float) -> None:
+    """From now on the segment is only kept for replay; ``at`` is where its keeping time starts."""
+    os.utime(segment.path, (at, at))
+    segment.path.rename(segment.path.with_suffix(SHIPPED_SUFFIX))
 
 
 def is_closed(folder: Path) -> bool:
@@ -180,7 +214,7 @@ def mark_closed(folder: Path) -> None:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    if sys.platform == "linux":
+    if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
         return
     # Elsewhere the only way to own blocks is to write them.
