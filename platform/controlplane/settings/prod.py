@@ -1,0 +1,14 @@
+"""A real installation: nothing has a default that would weaken it."""
+
+from __future__ import annotations
+
+from . import environment
+from .base import *  # noqa: F403
+
+environment.required(
+    "SECRET_KEY",
+    "TESSERA_KEY_PEPPER",
+    "TESSERA_DOCUMENT_KEY",
+    "TESSERA_SALT_KEY",
+    "TESSERA_ENGINE_KEY",
+)
