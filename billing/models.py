@@ -1,0 +1,97 @@
+"""What was metered. Written by the shipper alone; the application only reads."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+
+
+class UsageEvent(models.Model):
+    """One usage fact (``kernel.usage.UsageFact``), only ever added; a correction is another row.
+
+    Ids are plain: usage outlives the key, the project and the deployment that caused it. The table
+    is partitioned by month of ``occurred_at`` and its real key is ``(occurred_at, event_id)``;
+    event ids are unique by construction, so that ``event_id`` serves as the key here.
+    """
+
+    event_id = models.CharField(primary_key=True)
+    occurred_at = models.DateTimeField()
+    fact_hash = models.CharField()
+    organization_id = models.UUIDField()
+    project_id = models.UUIDField()
+    key_id = models.UUIDField()
+    deployment_id = models.UUIDField()
+    version_id = models.UUIDField()
+    input_tokens = models.BigIntegerField()
+    cached_input_tokens = models.BigIntegerField(help_text="The part of the input read from cache.")
+    output_tokens = models.BigIntegerField()
+    other_quantities = models.JSONField(default=dict)
+    kind = models.CharField()
+    completeness = models.CharField()
+    billable = models.BooleanField()
+    model = models.CharField()
+    rollout = models.CharField(null=True)
+    arm = models.CharField(null=True)
+    pool = models.CharField()
+    replica = models.CharField()
+    incarnation = models.CharField()
+    cluster = models.CharField()
+    tier = models.CharField()
+    finish_reason = models.CharField()
+    price_version = models.CharField(null=True)
+    schema_version = models.IntegerField()
+    received_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "usage_event"
+        ordering = ["-occurred_at", "-event_id"]
+
+    def __str__(self) -> str:
+        return self.event_id
+
+
+class UsageQuarantine(models.Model):
+    """A fact that could not become a row: an operator looks at it, nothing is dropped."""
+
+    class Reason(models.TextChoices):
+        CONFLICT = "conflict", "Another fact has the same identity"
+        SHAPE = "shape", "No row can hold it"
+        DATABASE = "database", "The database refused it"
+
+    reason = models.CharField(choices=Reason.choices)
+    detail = models.TextField()
+    fact_hash = models.CharField()
+    fact = models.TextField()
+    event_id = models.CharField(blank=True)
+    occurred_at = models.DateTimeField(null=True, blank=True)
+    received_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "usage_quarantine"
+        ordering = ["-id"]
+        verbose_name_plural = "usage quarantine"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["fact_hash", "reason"], name="usage_quarantine_once_per_reason"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.reason} {self.event_id}"
+
+
+class JournalPosition(models.Model):
+    """Everything a writer wrote before this place is in ``usage_event`` or in quarantine."""
+
+    writer = models.CharField(primary_key=True)
+    segment = models.BigIntegerField()
+    offset = models.BigIntegerField()
+    closed_at = models.DateTimeField(null=True, blank=True)
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "journal_position"
+        ordering = ["-updated_at"]
+
+    def __str__(self) -> str:
+        return f"{self.writer} {self.segment}:{self.offset}"
