@@ -9,6 +9,7 @@ from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, Permis
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Lower
+
 from kernel.ids import uuid7
 
 
@@ -74,7 +75,7 @@ class Organization(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=80)
-    slug = models.SlugField(max_length=40, unique=True)
+    slug = models.SlugField(max_length=40)
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="organizations")
     suspended_at = models.DateTimeField(null=True, blank=True)
     version = models.PositiveBigIntegerField(default=1)
@@ -82,6 +83,9 @@ class Organization(models.Model):
 
     class Meta:
         ordering = ["slug"]
+        constraints = [
+            models.UniqueConstraint(fields=["slug"], name="organization_slug_unique"),
+        ]
 
     def __str__(self) -> str:
         return self.name

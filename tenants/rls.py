@@ -60,7 +60,7 @@ def same_organization(table: str, column: str, target: str) -> RunSQL:
     return RunSQL(
         f"""
         ALTER TABLE {table} ADD CONSTRAINT {name} FOREIGN KEY (organization_id, {column})
-        REFERENCES {target} (organization_id, id) DEFERRABLE INITIALLY DEFERRED
+        REFERENCES {target} (organization_id, id)
         """,
         f"ALTER TABLE {table} DROP CONSTRAINT {name}",
     )

@@ -1,6 +1,6 @@
-"""The frame of the REST API: the one place that renders errors, and what the OpenAPI document adds to the views.
+"""The one place that renders errors of the control plane, for the REST API and for pages.
 
-Every error has one shape: ``{"error": {"code", "message", "param", "rule", "request_id"}}``.
+Every error of the API has one shape: ``{"error": {"code", "message", "param", "rule", "request_id"}}``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from kernel.errors import DomainError, Forbidden, Invalid, NotFound, Unavailable
 from redis.exceptions import RedisError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
 from controlplane.logs import current_request_id
+from kernel.errors import DomainError, Forbidden, Invalid, NotFound, Unavailable
 
 _RETRY_AFTER_SECONDS = 2
 _DATABASE_DOWN = Unavailable(
@@ -92,38 +92,6 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
         code="csrf_failed",
     )
     return _page_or_json(request, error)
-
-
-def published_endpoints(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The OpenAPI document describes the customers' API only, not what agents and pages use."""
-    return [endpoint for endpoint in endpoints if endpoint[0].startswith("/api/v1/")]
-
-
-def describe_errors(result: dict[str, Any], generator: Any, request: Any, public: bool) -> Any:  # noqa: FBT001 - the hook's signature
-    """Every operation may answer with our one shape of error."""
-    text = {"type": "string"}
-    optional = {"type": "string", "nullable": True}
-    fields = {
-        "code": text,
-        "message": text,
-        "param": optional,
-        "rule": optional,
-        "request_id": text,
-    }
-    schemas = result.setdefault("components", {}).setdefault("schemas", {})
-    schemas["Error"] = {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "object", "required": list(fields), "properties": fields}},
-    }
-    answer = {
-        "description": "Refused; `code` is stable, `message` is for people.",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }
-    for operations in result.get("paths", {}).values():
-        for operation in operations.values():
-            operation["responses"].setdefault("default", answer)
-    return result
 
 
 def _headers(error: Exception, known: DomainError) -> dict[str, str]:

@@ -8,10 +8,10 @@ from typing import Any
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.template.response import SimpleTemplateResponse
-from kernel.ids import request_id
-from tenants.scope import platform_scope
 
 from controlplane.logs import current_request_id
+from kernel.ids import request_id
+from tenants.scope import platform_scope
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 View = Callable[..., HttpResponseBase]

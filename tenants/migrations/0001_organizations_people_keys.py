@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.UUIDField(default=kernel.ids.uuid7, editable=False, primary_key=True, serialize=False)),
                 ('name', models.CharField(max_length=80)),
-                ('slug', models.SlugField(max_length=40, unique=True)),
+                ('slug', models.SlugField(max_length=40)),
                 ('suspended_at', models.DateTimeField(blank=True, null=True)),
                 ('version', models.PositiveBigIntegerField(default=1)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
@@ -149,6 +149,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='user',
             constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('email'), name='user_email_unique_ignoring_case'),
+        ),
+        migrations.AddConstraint(
+            model_name='organization',
+            constraint=models.UniqueConstraint(fields=('slug',), name='organization_slug_unique'),
         ),
         migrations.AddConstraint(
             model_name='membership',

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tenants.models import Organization, Plan, Project
 from tenants.scope import organization_scope, platform_scope
 

@@ -1,0 +1,38 @@
+"""Writes: one function per thing that is done.
+
+Each asks the caller's permission, writes, and leaves an audit record, all in one transaction; what gateways must hear
+is pushed once it is committed.
+"""
+
+from tenants.services.audit import audit_record
+from tenants.services.keys import NewKey, key_create, key_revoke, key_rotate
+from tenants.services.members import member_add, member_remove, member_role_change
+from tenants.services.organizations import (
+    organization_create,
+    organization_rename,
+    organization_resume,
+    organization_suspend,
+    plan_set,
+    project_create,
+    project_rename,
+    quota_set,
+)
+
+__all__ = [
+    "NewKey",
+    "audit_record",
+    "key_create",
+    "key_revoke",
+    "key_rotate",
+    "member_add",
+    "member_remove",
+    "member_role_change",
+    "organization_create",
+    "organization_rename",
+    "organization_resume",
+    "organization_suspend",
+    "plan_set",
+    "project_create",
+    "project_rename",
+    "quota_set",
+]
