@@ -1,0 +1,102 @@
+"""What people fill in. Forms parse; the services they feed decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from kernel.errors import DomainError
+from tenants.access import Caller
+from tenants.models import KeyEnvironment, Project, Role, Scope
+from tenants.services.keys import ROTATION_OVERLAP
+
+_EXPIRIES = (("", _("Never")), ("7", _("In 7 days")), ("30", _("In 30 days")), ("90", _("In 90 days")), ("365", _("In a year")))
+_OVERLAPS = (
+    (str(int(ROTATION_OVERLAP.total_seconds())), _("24 hours: time to change your applications")),
+    (str(7 * 24 * 3600), _("7 days")),
+    ("0", _("Not at all: the old key leaked")),
+)
+_SCOPE_LABELS = {
+    Scope.INFERENCE: _("Inference: call models"),
+    Scope.USAGE_READ: _("Usage: read what was used"),
+    Scope.MANAGE: _("Management: the REST API, with everything but people"),
+}
+
+
+class KeyForm(forms.Form):
+    """A new key. Only the scopes that the caller may pass on are offered."""
+
+    name = forms.CharField(label=_("Name"), max_length=80, initial=_("My key"))
+    project = forms.ChoiceField(label=_("Project"))
+    scopes = forms.MultipleChoiceField(label=_("Scopes"), widget=forms.CheckboxSelectMultiple)
+    environment = forms.ChoiceField(
+        label=_("Environment"),
+        choices=[(KeyEnvironment.LIVE.value, _("Live")), (KeyEnvironment.TEST.value, _("Test"))],
+        help_text=_("Shows in the key itself: tsr_live_… or tsr_test_…"),
+    )
+    models = forms.MultipleChoiceField(
+        label=_("Models"),
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text=_("None ticked means every model, also those that come later."),
+    )
+    expires = forms.ChoiceField(label=_("Expires"), choices=_EXPIRIES, required=False)
+
+    def __init__(
+        self, *args: Any, caller: Caller, projects: Iterable[Project], models: Iterable[str], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        offered = [(scope.value, _SCOPE_LABELS[scope]) for scope in Scope if scope in caller.scopes]
+        _choose_from(self, "scopes", offered)
+        _choose_from(self, "project", [(str(project.id), project.name) for project in projects])
+        _choose_from(self, "models", [(model, model) for model in models])
+        if not _choices(self, "models"):
+            del self.fields["models"]
+        self.fields["scopes"].initial = [Scope.INFERENCE.value]
+
+    def expires_at(self) -> datetime | None:
+        days = self.cleaned_data["expires"]
+        return timezone.now() + timedelta(days=int(days)) if days else None
+
+
+class RotateForm(forms.Form):
+    overlap_seconds = forms.TypedChoiceField(
+        label=_("The old key goes on working for"), choices=_OVERLAPS, coerce=int
+    )
+
+
+class MemberForm(forms.Form):
+    """Somebody new, by e-mail address, with one of the roles that the caller may give."""
+
+    email = forms.EmailField(label=_("E-mail address"))
+    role = forms.ChoiceField(label=_("Role"), initial=Role.DEVELOPER.value)
+
+    def __init__(self, *args: Any, caller: Caller, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _choose_from(self, "role", role_choices(caller))
+
+
+def role_choices(caller: Caller) -> list[tuple[str, Any]]:
+    return [(role.value, role.label) for role in Role if role in caller.roles]
+
+
+def refused(form: forms.Form, error: DomainError) -> None:
+    """Show a room's refusal where it belongs: at the field it names, or above the form."""
+    field = error.param if error.param in form.fields else None
+    form.add_error(field, error.message)
+
+
+def _choose_from(form: forms.Form, field: str, choices: Iterable[tuple[str, Any]]) -> None:
+    chosen = form.fields[field]
+    assert isinstance(chosen, forms.ChoiceField)
+    chosen.choices = list(choices)
+
+
+def _choices(form: forms.Form, field: str) -> list[Any]:
+    chosen = form.fields[field]
+    assert isinstance(chosen, forms.ChoiceField)
+    return list(chosen.choices)
