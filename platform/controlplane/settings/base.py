@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from . import environment
 from .accounts import *  # noqa: F403
 from .databases import database
-from .logs import LOGGING as LOGGING
+from .logs import *  # noqa: F403
 from .queues import *  # noqa: F403
 from .rest import *  # noqa: F403
 
