@@ -1,0 +1,1 @@
+"""From bytes that a tenant sends to files that an engine may load."""
