@@ -13,7 +13,7 @@ from kernel.usage import Completeness, UsageFact
 from serving.journal.record import Record, RecordKind, scan
 from serving.journal.recovery import fact_of
 from serving.journal.segment import segment_list
-from serving.journal.writer import JournalWriter, Limits
+from serving.journal.writer import JournalFull, JournalWriter, Limits
 
 ORGANIZATION = str(UUID(int=1))
 SMALL = Limits(segment_bytes=8192, free_bytes=0)
@@ -58,6 +58,17 @@ def write_settled(writer: JournalWriter, count: int = 1, **fields: Any) -> list[
         facts.append(settled(intent))
         writer.settle(facts[-1])
     return facts
+
+
+def open_until_refused(writer: JournalWriter) -> tuple[list[UsageFact], JournalFull]:
+    opened: list[UsageFact] = []
+    while True:
+        intent = draft()
+        try:
+            writer.intent(intent)
+        except JournalFull as refusal:
+            return opened, refusal
+        opened.append(intent)
 
 
 def folder_of(journal: Path, writer: JournalWriter) -> Path:
