@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write requirements.txt and torch.txt from requirements.in: pinned, with hashes, for every Python.
 
 One resolution for everything, so that torch and the rest agree, then split in two: torch and its
@@ -20,7 +21,8 @@ def main() -> int:
     compiled = subprocess.run(
         [
             "uv", "pip", "compile", "requirements.in", "--universal", "--python-version", "3.11",
-            "--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate", "--quiet",
+            "--generate-hashes", "--only-binary", ":all:",
+            "--no-header", "--no-annotate", "--quiet",
         ],
         cwd=HERE,
         check=True,
@@ -33,7 +35,7 @@ def main() -> int:
     rest = [entry for entry in linux if entry not in torch]
     (HERE / "torch.txt").write_text(HEADER + "".join(torch))
     (HERE / "requirements.txt").write_text(HEADER + "".join(rest))
-    print(f"{len(torch)} + {len(rest)} requirements")
+    sys.stdout.write(f"{len(torch)} + {len(rest)} requirements\n")
     return 0
 
 

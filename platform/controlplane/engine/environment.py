@@ -53,7 +53,7 @@ def engine_python() -> Path | None:
 
 
 def require_fit_machine() -> str:
-    """Raise ``EngineUnavailable`` where the engine cannot run; otherwise return a note, often empty."""
+    """Raise ``EngineUnavailable`` where the engine cannot run; else return a note, often empty."""
     refusal = python_refusal(sys.version_info[:2], sys.platform)
     if refusal:
         raise EngineUnavailable(refusal)
@@ -83,16 +83,16 @@ def processor_verdict(machine: str, cpuinfo: str) -> tuple[str, str]:
         return f"The engine has builds for x86-64 and ARM64, not for {machine}.", ""
     flags = _flags(cpuinfo)
     if "avx2" not in flags:
-        return (
-            "This processor has neither AVX-512 nor AVX2, which the engine's CPU build needs. "
-            f"Use a machine or a virtual CPU type that has them (for QEMU: host). {_WITHOUT_ENGINE}",
-            "",
-        )
+        return f"{_NO_AVX} {_WITHOUT_ENGINE}", ""
     if not {"avx512f", "avx512bw", "avx512vl"} <= flags:
         return "", "This processor has no AVX-512: the engine runs on AVX2, several times slower."
     return "", ""
 
 
+_NO_AVX = (
+    "This processor has neither AVX-512 nor AVX2, which the engine's CPU build needs. "
+    "Use a machine or a virtual CPU type that has them (for QEMU: host)."
+)
 _WITHOUT_ENGINE = "Everything but the engine works here; `make up SIMULATOR=1` starts a stand-in."
 
 

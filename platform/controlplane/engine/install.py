@@ -71,8 +71,8 @@ def install_engine(report: Report = print) -> Path:
         return found
     if os.environ.get("TESSERA_ENGINE_PYTHON"):
         raise EngineUnavailable(
-            f"TESSERA_ENGINE_PYTHON names {os.environ['TESSERA_ENGINE_PYTHON']}, which is not there "
-            "or cannot be run. Correct it, or unset it to have the engine installed."
+            f"TESSERA_ENGINE_PYTHON names {os.environ['TESSERA_ENGINE_PYTHON']}, which does not run. "
+            "Correct it, or unset it to have the engine installed."
         )
     note = require_fit_machine()
     if note:
@@ -169,8 +169,8 @@ def _run(command: list[str]) -> None:
     if ended.returncode:
         raise EngineUnavailable(
             f"The engine could not be installed: `{' '.join(command[:3])} ...` ended with status "
-            f"{ended.returncode}, its own words are above. Check the network and the free space, then "
-            "run `make up` again: what was downloaded is kept."
+            f"{ended.returncode}, its own words are above. Check the network and the free space, "
+            "then run `make up` again: what was downloaded is kept."
         )
 
 

@@ -1,0 +1,1 @@
+"""The engine agent: keeps an engine's adapters as ordered, proves them, reports what is true."""

@@ -1,0 +1,5 @@
+import sys
+
+from serving.agent.main import main
+
+sys.exit(main())

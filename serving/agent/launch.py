@@ -1,0 +1,54 @@
+"""Become the engine: give this start an incarnation, write it where the agent looks, then exec."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from kernel.ids import ulid
+
+PLACEHOLDER = "{incarnation}"
+LONGEST_SOCKET_PATH = 107  # bytes; the kernel's limit for a Unix socket's name
+
+
+def launch(run_dir: Path, command: list[str]) -> NoReturn:
+    """Replace this process by ``command``, with ``{incarnation}`` filled in. Never returns."""
+    os.umask(0o077)  # the engine's socket is for its owner only
+    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir.chmod(0o700)
+    incarnation = ulid()
+    too_long = len(os.fsencode(socket_path(run_dir, incarnation))) - LONGEST_SOCKET_PATH
+    if too_long > 0:
+        sys.exit(
+            f"The name of {run_dir} is {too_long} bytes too long for a Unix socket in that folder. "
+            "Let TESSERA_HOME name a folder with a shorter path."
+        )
+    for old in run_dir.glob("*.sock"):
+        old.unlink(missing_ok=True)
+    announce(run_dir, incarnation)
+    arguments = [argument.replace(PLACEHOLDER, incarnation) for argument in command]
+    try:
+        os.execvp(arguments[0], arguments)  # noqa: S606 - a list of arguments, no shell
+    except OSError as error:
+        sys.exit(f"The engine cannot be started: {arguments[0]}: {error.strerror}.")
+
+
+def socket_path(run_dir: Path, incarnation: str) -> Path:
+    return run_dir / f"{incarnation}.sock"
+
+
+def announce(run_dir: Path, incarnation: str) -> None:
+    """Write the incarnation such that a reader sees the old one or the new one, never half."""
+    temporary = run_dir / f".incarnation-{os.getpid()}"
+    temporary.write_text(incarnation)
+    temporary.rename(run_dir / "incarnation")
+
+
+def current_incarnation(run_dir: Path) -> str:
+    """The incarnation that was announced last, or nothing before the first start."""
+    try:
+        return (run_dir / "incarnation").read_text().strip()
+    except FileNotFoundError:
+        return ""
