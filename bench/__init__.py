@@ -1,0 +1,1 @@
+"""Speed and fault tests: what is measured, against what, and the stand-ins they need."""

@@ -1,0 +1,56 @@
+"""Starts the pretended engine and stops it on SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+
+import uvloop
+
+from .app import App
+from .engine import Engine
+from .http import Connection
+from .journal import Journal
+from .options import Options, parse
+
+
+def main() -> None:
+    options, ignored = parse()
+    if ignored:
+        print(f"enginesim: without meaning here: {' '.join(ignored)}", file=sys.stderr)
+    time.sleep(options.start_seconds)
+    uvloop.run(serve(options))
+
+
+async def serve(options: Options) -> None:
+    """Serves until a signal comes; answers under way are dropped, as vLLM drops them by default."""
+    journal = Journal(options.journal)
+    app = App(Engine(options, journal))
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    server = await _listen(options, app)
+    print(f"enginesim: {', '.join(options.served_model_name)} on {_place(server)}", flush=True)
+    await stopped.wait()
+    server.close()
+    journal.close()
+
+
+async def _listen(options: Options, app: App) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    if options.uds is not None:
+        options.uds.unlink(missing_ok=True)
+        return await loop.create_unix_server(
+            lambda: Connection(app.handle), str(options.uds), backlog=2048
+        )
+    return await loop.create_server(
+        lambda: Connection(app.handle), options.host, options.port, backlog=2048
+    )
+
+
+def _place(server: asyncio.Server) -> str:
+    name = server.sockets[0].getsockname()
+    return f"unix:{name}" if isinstance(name, str) else f"http://{name[0]}:{name[1]}"
