@@ -87,7 +87,7 @@ class OrganizationView(APIView):
         needed = self.permissions.get("GET" if request.method == "HEAD" else request.method or "")
         if needed is None:
             raise MethodNotAllowed(request.method or "")
-        self.caller = caller_in_organization(request)
+        self.caller = caller_in_organization(request, self.organization_named())
         self.caller.require(needed)
         if self.scoped:
             self._scope.enter_context(organization_scope(self.organization))
@@ -97,11 +97,12 @@ class OrganizationView(APIView):
         self._scope.__exit__(type(exc), exc, exc.__traceback__)
         return super().handle_exception(exc)
 
+    def organization_named(self) -> str:
+        """The organization that the request names, by id or slug; empty where it names none."""
+        return str(self.request.query_params.get("organization", ""))
+
     def parsed(self, serializer: type[serializers.Serializer[Any]]) -> dict[str, Any]:
-        """The request's body after the serializer's rules; refuses what breaks them."""
-        checked = serializer(data=self.request.data)
-        checked.is_valid(raise_exception=True)
-        return dict(checked.validated_data)
+        return body(self.request, serializer)
 
     def page(
         self,
@@ -116,9 +117,15 @@ class OrganizationView(APIView):
         return pages.get_paginated_response(serializer(rows, many=True).data)
 
 
-def caller_in_organization(request: Request) -> Caller:
+def body(request: Request, serializer: type[serializers.Serializer[Any]]) -> dict[str, Any]:
+    """The request's body after the serializer's rules; refuses what breaks them."""
+    checked = serializer(data=request.data)
+    checked.is_valid(raise_exception=True)
+    return dict(checked.validated_data)
+
+
+def caller_in_organization(request: Request, named: str) -> Caller:
     """Who calls, about which organization. Somebody else's organization is not found."""
-    named = request.query_params.get("organization", "")
     if isinstance(request.auth, Caller):
         return _key_in(request.auth, named)
     if isinstance(request.user, User):

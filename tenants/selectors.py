@@ -150,8 +150,13 @@ def key_get(organization_id: UUID, key_id: UUID) -> ApiKey:
     return found
 
 
-def audit_list(organization_id: UUID) -> QuerySet[AuditEvent]:
-    return AuditEvent.objects.filter(organization_id=organization_id)
+def audit_list(
+    organization_id: UUID, *, verb: str = "", target_id: str = ""
+) -> QuerySet[AuditEvent]:
+    events = AuditEvent.objects.filter(organization_id=organization_id)
+    if verb:
+        events = events.filter(verb=verb)
+    return events.filter(target_id=target_id) if target_id else events
 
 
 def plan_list() -> QuerySet[Plan]:

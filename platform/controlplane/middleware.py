@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.template.response import SimpleTemplateResponse
@@ -19,7 +21,6 @@ View = Callable[..., HttpResponseBase]
 _POLICY = {
     "default-src": "'self'",
     "img-src": "'self' data:",
-    "connect-src": "'self'",
     "object-src": "'none'",
     "base-uri": "'none'",
     "form-action": "'self'",
@@ -42,11 +43,9 @@ class RequestIdentity:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         identity = request_id()
-        token = current_request_id.set(identity)
-        try:
-            response = self.get_response(request)
-        finally:
-            current_request_id.reset(token)
+        # Not taken back at the end: Django logs the answer after the last middleware is done.
+        current_request_id.set(identity)
+        response = self.get_response(request)
         response["X-Request-Id"] = identity
         return response
 
@@ -60,7 +59,10 @@ class ContentSecurityPolicy:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
         policy = _RELAXED if _namespaces(request) & _RELAXED_NAMESPACES else _POLICY
-        response.setdefault("Content-Security-Policy", _header(policy))
+        # The playground talks to the gateway, which has an origin of its own.
+        gateway = urlsplit(settings.TESSERA_GATEWAY_URL)
+        connect = f"'self' {gateway.scheme}://{gateway.netloc}"
+        response.setdefault("Content-Security-Policy", _header({**policy, "connect-src": connect}))
         return response
 
 

@@ -1,8 +1,28 @@
+"""Every door of the control plane: pages, operators' site, REST API, the engine agents' door."""
+
 from __future__ import annotations
 
-from django.contrib import admin
-from django.urls import path
+from importlib.util import find_spec
 
-urlpatterns = [
+from allauth.account.decorators import secure_admin_login
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path
+
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
+
+urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
+    path("accounts/", include("allauth.account.urls")),
+    path("api/v1/", include("controlplane.reference")),
+    path("api/v1/", include("tenants.urls")),
 ]
+for prefix, urls in (
+    ("api/v1/", "serving.urls"),
+    ("api/v1/", "billing.urls"),
+    ("agent/v1/", "serving.agent_urls"),
+):
+    if find_spec(urls) is not None:
+        urlpatterns.append(path(prefix, include(urls)))
+
+handler404 = "controlplane.api.not_found"
+handler500 = "controlplane.api.server_error"

@@ -19,7 +19,7 @@ from kernel.keys import key_mac, key_new
 from tenants import selectors
 from tenants.access import ActorType, Caller, Permission
 from tenants.errors import KeyNotActive, ScopeNotGrantable
-from tenants.models import ApiKey, KeyEnvironment, Scope
+from tenants.models import ApiKey, KeyEnvironment, Project, Scope
 from tenants.scope import organization_scope
 from tenants.services.audit import audit_of
 from tenants.services.rules import name_checked
@@ -45,7 +45,7 @@ def key_create(  # noqa: PLR0913 - what a key consists of
     caller: Caller,
     name: str,
     scopes: list[Scope],
-    project_id: UUID | None = None,
+    project: str | UUID = "",
     environment: KeyEnvironment = KeyEnvironment.LIVE,
     models: list[str] | None = None,
     expires_at: datetime | None = None,
@@ -58,14 +58,9 @@ def key_create(  # noqa: PLR0913 - what a key consists of
     if expires_at is not None and expires_at <= timezone.now():
         raise Invalid("The expiry lies in the past.", param="expires_at", rule="expiry_in_future")
     with organization_scope(organization_id):
-        project = (
-            selectors.project_get(organization_id, project_id)
-            if project_id
-            else selectors.project_default(organization_id)
-        )
         key = ApiKey(
             organization_id=organization_id,
-            project=project,
+            project=_project(organization_id, project),
             name=name_checked(name),
             environment=environment,
             scopes=sorted(set(scopes)),
@@ -122,6 +117,12 @@ def key_rotate(
         else:
             _key_end(old, caller, now)
     return made
+
+
+def _project(organization_id: UUID, named: str | UUID) -> Project:
+    if named:
+        return selectors.project_get(organization_id, named)
+    return selectors.project_default(organization_id)
 
 
 def _key_save(

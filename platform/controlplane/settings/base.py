@@ -78,6 +78,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "controlplane.middleware.RequestIdentity",
+    "controlplane.health.Health",
     "django.middleware.security.SecurityMiddleware",
     "controlplane.middleware.ContentSecurityPolicy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -126,10 +127,9 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = environment.folder("TESSERA_STATIC_ROOT", PROJECT_DIR / "staticfiles")
-# Without a collectstatic run files are served from where they lie: one command, no build step.
-WHITENOISE_USE_FINDERS = True
-STATICFILES_DIRS = []
+# Without a folder that `collectstatic` filled, files are served from where they lie: no build step.
+STATIC_ROOT = environment.text("TESSERA_STATIC_ROOT") or None
+WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 
 # Where security depends on how the portal is reached, its public address decides.
 _portal = urlsplit(TESSERA_PORTAL_URL)
