@@ -1,8 +1,8 @@
 """What the engine really did, one JSON line at a time: the oracle that usage is checked against.
 
 Each line is one ``write`` to a file opened for appending: it survives the death of this process,
-and nobody else's death touches it. ``begin`` stands before any byte of the answer, ``end`` after
-the last; a ``begin`` without an ``end`` is a request that died with the engine.
+and nobody else's death touches it. ``begin`` stands before any byte of the answer, ``end`` just
+before the last ones go out; a ``begin`` without an ``end`` is a request that died with the engine.
 """
 
 from __future__ import annotations
