@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from billing import api
+
+urlpatterns = [path("usage", api.UsageView.as_view())]
