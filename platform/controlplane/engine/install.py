@@ -57,7 +57,10 @@ def torch_step(*, cpu_build: bool) -> Step:
 def other_steps() -> tuple[Step, ...]:
     return (
         Step("what the engine needs (about 450 MB)", ("-r", str(LOCKS / "requirements.txt"))),
-        Step("vLLM 0.32.0, CPU build (130 MB)", ("-r", str(LOCKS / "vllm.txt"))),
+        Step(
+            "vLLM 0.32.0, CPU build (130 MB); then all modules are compiled, some 30 s",
+            ("--compile-bytecode", "-r", str(LOCKS / "vllm.txt")),  # halves the time of every start
+        ),
     )
 
 
@@ -71,7 +74,7 @@ def install_engine(report: Report = print) -> Path:
         return found
     if os.environ.get("TESSERA_ENGINE_PYTHON"):
         raise EngineUnavailable(
-            f"TESSERA_ENGINE_PYTHON names {os.environ['TESSERA_ENGINE_PYTHON']}, which does not run. "
+            f"TESSERA_ENGINE_PYTHON names {os.environ['TESSERA_ENGINE_PYTHON']}, no program. "
             "Correct it, or unset it to have the engine installed."
         )
     note = require_fit_machine()
@@ -129,7 +132,7 @@ def _build(folder: Path, report: Report) -> Path:
     for number, step in enumerate(other_steps(), start=2):
         report(f"[{number}/3] {step.title}")
         _install(building, step)
-    report("Trying it: the first import compiles its modules.")
+    report("Trying whether it runs here.")
     _run([str(building / "bin" / "python"), "-c", "import vllm.entrypoints.openai.api_server"])
     building.rename(folder)
     seconds = time.monotonic() - started
