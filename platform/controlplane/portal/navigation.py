@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from django.utils.functional import _StrPromise
 from django.utils.translation import gettext_lazy as _
 from tenants.access import Caller, Permission
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise  # known to the type checker only
 
 
 @dataclass(frozen=True, slots=True)

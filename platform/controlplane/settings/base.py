@@ -10,6 +10,8 @@ from . import environment
 from .accounts import *  # noqa: F403
 from .databases import database
 from .logs import *  # noqa: F403
+from .portal import *  # noqa: F403
+from .portal import PORTAL_APPS
 from .queues import *  # noqa: F403
 from .rest import *  # noqa: F403
 
@@ -58,6 +60,7 @@ DATABASES = {
 }
 
 INSTALLED_APPS = [
+    *PORTAL_APPS,
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",

@@ -22,7 +22,7 @@ from tenants.models import ApiKey, KeyEnvironment, Scope
 from controlplane.portal import snippets
 from controlplane.portal.access import Member, member_page
 from controlplane.portal.forms import KeyForm, RotateForm, refused
-from controlplane.portal.models_offered import models_offered
+from controlplane.portal.callable_models import callable_models
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -65,7 +65,7 @@ def _create(request: HttpRequest, member: Member) -> HttpResponse:
             caller=member.caller,
             name=data["name"],
             scopes=[Scope(scope) for scope in data["scopes"]],
-            project_id=UUID(data["project"]),
+            project=data["project"],
             environment=KeyEnvironment(data["environment"]),
             models=data.get("models") or [],
             expires_at=form.expires_at(),
@@ -81,7 +81,7 @@ def _form(member: Member, data: Any = None) -> KeyForm:
         data,
         caller=member.caller,
         projects=selectors.project_list(member.organization.id).order_by("id"),
-        models=[model.name for model in models_offered(member.organization.id)],
+        models=[model.slug for model in callable_models(member.organization.id)],
     )
 
 
@@ -95,10 +95,10 @@ def _list(request: HttpRequest, member: Member, form: KeyForm, status: int = 200
 def _shown_once(
     request: HttpRequest, member: Member, made: services.NewKey, replaced: timedelta | None = None
 ) -> HttpResponse:
-    callable_models = [
-        model.name
-        for model in models_offered(member.organization.id, project_id=made.key.project_id)
-        if not made.key.models or model.name in made.key.models
+    callable_names = [
+        model.slug
+        for model in callable_models(member.organization.id, project_id=made.key.project_id)
+        if not made.key.models or model.slug in made.key.models
     ]
     context = {
         "member": member,
@@ -106,9 +106,9 @@ def _shown_once(
         "secret": made.secret,
         "replaced": replaced,
         "calls_models": Scope.INFERENCE in made.key.scopes,
-        "model": callable_models[0] if callable_models else "",
+        "model": callable_names[0] if callable_names else "",
         "snippets": snippets.for_key(
-            settings.TESSERA_GATEWAY_URL, made.secret, callable_models[0] if callable_models else ""
+            settings.TESSERA_GATEWAY_URL, made.secret, callable_names[0] if callable_names else ""
         ),
     }
     return render(request, "portal/key_created.html", context)
