@@ -6,12 +6,14 @@ is pushed once it is committed.
 
 from tenants.services.audit import audit_record
 from tenants.services.keys import NewKey, key_create, key_revoke, key_rotate
-from tenants.services.members import member_add, member_remove, member_role_change
+from tenants.services.members import member_add, member_remove, member_role_change, user_save
 from tenants.services.organizations import (
+    QUOTA_FIELDS,
     organization_create,
     organization_rename,
     organization_resume,
     organization_suspend,
+    plan_save,
     plan_set,
     project_create,
     project_rename,
@@ -19,6 +21,7 @@ from tenants.services.organizations import (
 )
 
 __all__ = [
+    "QUOTA_FIELDS",
     "NewKey",
     "audit_record",
     "key_create",
@@ -31,8 +34,10 @@ __all__ = [
     "organization_rename",
     "organization_resume",
     "organization_suspend",
+    "plan_save",
     "plan_set",
     "project_create",
     "project_rename",
     "quota_set",
+    "user_save",
 ]

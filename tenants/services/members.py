@@ -8,7 +8,7 @@ from tenants import selectors
 from tenants.access import ActorType, Caller, Permission
 from tenants.errors import AlreadyMember, LastOwner, RoleNotGrantable
 from tenants.models import Membership, Organization, Role, User
-from tenants.scope import organization_scope
+from tenants.scope import organization_scope, platform_scope
 from tenants.services.audit import audit_of
 from tenants.services.rules import constraint_becomes
 
@@ -53,6 +53,19 @@ def member_remove(organization_id: UUID, membership_id: UUID, *, caller: Caller)
         detail = {"email": member.user.email, "role": member.role}
         audit_of(caller, "member.remove", member, detail)
         member.delete()
+
+
+def user_save(user: User, *, caller: Caller) -> User:
+    """Open an account, or change what an account is; closed accounts keep their history."""
+    caller.require(Permission.OPERATE)
+    verb = "user.create" if user._state.adding else "user.change"
+    if user._state.adding and not user.password:
+        user.set_unusable_password()
+    detail = {"email": user.email, "operator": user.is_staff, "active": user.is_active}
+    with platform_scope():
+        user.save()
+        audit_of(caller, verb, user, detail)
+    return user
 
 
 def _member_for_change(organization_id: UUID, membership_id: UUID) -> Membership:

@@ -14,8 +14,8 @@ from kernel.ids import uuid7
 from tenants import selectors
 from tenants.access import Caller, Permission
 from tenants.errors import NameTaken
-from tenants.models import Membership, Organization, Project, Quota, Role, User
-from tenants.scope import organization_scope
+from tenants.models import Membership, Organization, Plan, Project, Quota, Role, User
+from tenants.scope import organization_scope, platform_scope
 from tenants.services.audit import audit_of
 from tenants.services.keys import push_revoked
 from tenants.services.rules import constraint_becomes, name_checked, slug_checked
@@ -86,6 +86,15 @@ def plan_set(organization_id: UUID, *, caller: Caller, plan: str) -> Organizatio
         organization.save(update_fields=["plan"])
         audit_of(caller, "plan.set", organization, {"before": before.code, "after": plan})
     return organization
+
+
+def plan_save(plan: Plan, *, caller: Caller) -> Plan:
+    """Add a plan or change its limits, which hold at once for everybody who has it."""
+    caller.require(Permission.OPERATE)
+    with platform_scope():
+        plan.save()
+        audit_of(caller, "plan.save", plan, {field: getattr(plan, field) for field in QUOTA_FIELDS})
+    return plan
 
 
 def quota_set(
