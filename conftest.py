@@ -128,12 +128,14 @@ def _empty_tables(owner_url: str, kept: frozenset[str]) -> None:
     with psycopg.connect(owner_url, options="-c lock_timeout=20s") as connection:
         names = [name for name in _tables(connection) if name not in kept]
         filled = [name for name in names if _has_rows(connection, name)]
-        for name in filled:  # append-only tables refuse even their owner
+        if not filled:
+            return
+        # Append-only tables refuse even their owner, also when CASCADE reaches them while empty.
+        for name in names:
             connection.execute(_statement("ALTER TABLE {} DISABLE TRIGGER USER", name))
-        if filled:
-            identifiers = sql.SQL(", ").join(map(sql.Identifier, filled))
-            connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(identifiers))
-        for name in filled:
+        identifiers = sql.SQL(", ").join(map(sql.Identifier, filled))
+        connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(identifiers))
+        for name in names:
             connection.execute(_statement("ALTER TABLE {} ENABLE TRIGGER USER", name))
 
 

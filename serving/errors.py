@@ -25,7 +25,8 @@ class StorageExhausted(Unavailable):
     code = "storage_exhausted"
     status = 507
     default_message = (
-        "The server's disk is full; nothing was kept of this request. Try again once its operator has made room."
+        "The server's disk is full; nothing was kept of this request. "
+        "Try again once its operator has made room."
     )
 
 
@@ -58,7 +59,9 @@ class UploadClosed(Conflict):
 
 class ArtifactNotReady(Conflict):
     code = "artifact_not_ready"
-    default_message = "This upload has not passed its checks yet. Complete it and wait until it is ready."
+    default_message = (
+        "This upload has not passed its checks yet. Complete it and wait until it is ready."
+    )
 
 
 class ArtifactInUse(Conflict):
@@ -68,14 +71,20 @@ class ArtifactInUse(Conflict):
 
 class VersionInUse(Conflict):
     code = "version_in_use"
-    default_message = "A deployment serves this version. Delete the deployment, or move it to another version."
+    default_message = (
+        "A deployment serves this version. Delete the deployment, or move it to another version."
+    )
 
 
 class SlugTaken(Conflict):
     code = "slug_taken"
-    default_message = "Your organization has a deployment of this name already. Choose another name."
+    default_message = (
+        "Your organization has a deployment of this name already. Choose another name."
+    )
 
 
 class DeploymentGoing(Conflict):
     code = "deployment_going"
-    default_message = "This deployment is being deleted. Wait until it is gone, then create it again."
+    default_message = (
+        "This deployment is being deleted. Wait until it is gone, then create it again."
+    )

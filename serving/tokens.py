@@ -9,8 +9,8 @@ import hmac
 def replica_token(secret: bytes, replica: str) -> str:
     """The bearer token of one replica's agent.
 
-    Derived from the installation's engine secret, so that it is the same however often it is rendered
-    and lies in no database. An agent cannot compute another's.
+    Derived from the installation's engine secret, so that it is the same however often it is
+    rendered and lies in no database. An agent cannot compute another's.
     """
     return hmac.new(secret, f"agent:{replica}".encode(), hashlib.sha256).hexdigest()
 

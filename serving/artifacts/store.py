@@ -1,4 +1,6 @@
-"""Where files lie that were checked: immutable, named by their SHA-256, shared by all that have the same bytes."""
+"""Where files lie that were checked: immutable, named by their SHA-256, shared by all that have the
+same bytes.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,16 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from kernel.errors import NotFound
-
 from serving.errors import StorageExhausted
 
 
 class ObjectStore(Protocol):
     def put(self, sha256: str, source: Path) -> None:
-        """Keep the bytes of ``source`` under their digest; once it returns they survive a power cut.
+        """Keep the bytes of ``source`` under their digest; once it returns they survive a power
+        cut.
 
-        The caller has computed the digest from these very bytes. Putting the same object twice is fine.
+        The caller has computed the digest from these very bytes. Putting the same object twice is
+        fine.
         """
 
     def open(self, sha256: str) -> BinaryIO:

@@ -1,6 +1,14 @@
-"""What is served, for whom, where: the rows that are the desired state, and what was observed of it."""
+"""What is served, for whom, where: the rows that are the desired state, and what was observed of
+it.
+"""
 
-from serving.models.artifacts import Artifact, ArtifactFile, ArtifactKind, ArtifactPart, ArtifactStatus
+from serving.models.artifacts import (
+    Artifact,
+    ArtifactFile,
+    ArtifactKind,
+    ArtifactPart,
+    ArtifactStatus,
+)
 from serving.models.catalogue import BaseModel
 from serving.models.deployments import (
     Deployment,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
+
 from kernel.ids import uuid7
 
 
@@ -11,7 +12,9 @@ class ArtifactKind(models.TextChoices):
 
 
 class ArtifactStatus(models.TextChoices):
-    """``uploading -> validating -> ready | refused``; a failed check of size or digest goes back to uploading."""
+    """``uploading -> validating -> ready | refused``; a failed check of size or digest goes back to
+    uploading.
+    """
 
     UPLOADING = "uploading"
     VALIDATING = "validating"
@@ -24,7 +27,9 @@ class ArtifactStatus(models.TextChoices):
 
 
 class Artifact(models.Model):
-    """A set of uploaded files. Ready means: every byte is there, checked, and stored under its digest."""
+    """A set of uploaded files. Ready means: every byte is there, checked, and stored under its
+    digest.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     organization = models.ForeignKey("tenants.Organization", on_delete=models.PROTECT)
@@ -51,7 +56,8 @@ class Artifact(models.Model):
         ordering = ["-id"]
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(status__in=ArtifactStatus.values), name="artifact_status_is_known"
+                condition=models.Q(status__in=ArtifactStatus.values),
+                name="artifact_status_is_known",
             ),
             models.CheckConstraint(
                 condition=models.Q(kind__in=ArtifactKind.values), name="artifact_kind_is_known"
@@ -87,7 +93,9 @@ class ArtifactFile(models.Model):
 
 
 class ArtifactPart(models.Model):
-    """A part that is wholly on disk. Parts are numbered from 0 and all but the last have the same size."""
+    """A part that is wholly on disk. Parts are numbered from 0 and all but the last have the same
+    size.
+    """
 
     organization = models.ForeignKey("tenants.Organization", on_delete=models.PROTECT)
     file = models.ForeignKey(ArtifactFile, on_delete=models.CASCADE, related_name="parts")

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from django.db import models
+
 from kernel.ids import uuid7
 
 
 class BaseModel(models.Model):
-    """A base model that this installation offers. ``folder`` holds its files on every engine's machine.
+    """A base model that this installation offers. ``folder`` holds its files on every engine's
+    machine.
 
-    ``modules`` maps each linear module that an adapter may change to its ``[out, in]`` shape, read from the
-    model's own files.
+    ``modules`` maps each linear module that an adapter may change to its ``[out, in]`` shape, read
+    from the model's own files.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from django.db import models
+
 from kernel.ids import adapter_name, uuid7
 
 
@@ -12,7 +13,9 @@ class ModelVersion(models.Model):
     project = models.ForeignKey("tenants.Project", on_delete=models.PROTECT)
     name = models.SlugField(max_length=60)
     number = models.PositiveIntegerField()
-    artifact = models.ForeignKey("serving.Artifact", on_delete=models.PROTECT, related_name="versions")
+    artifact = models.ForeignKey(
+        "serving.Artifact", on_delete=models.PROTECT, related_name="versions"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -45,7 +48,8 @@ class DeploymentStatus(models.TextChoices):
 class Deployment(models.Model):
     """A model name that customers call, and the version it should lead to.
 
-    ``status`` and ``reason`` are written by reconcile alone. The row goes once no engine holds its adapter.
+    ``status`` and ``reason`` are written by reconcile alone. The row goes once no engine holds its
+    adapter.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -83,8 +87,8 @@ class Deployment(models.Model):
 class Placement(models.Model):
     """A version of a deployment that the engines of a pool should hold.
 
-    A deployment whose version changes has two for a while: the old one serves until the new one is proven, and
-    goes some seconds after ``superseded_at``.
+    A deployment whose version changes has two for a while: the old one serves until the new one is
+    proven, and goes some seconds after ``superseded_at``.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

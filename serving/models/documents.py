@@ -4,7 +4,9 @@ from django.db import models
 
 
 class DocumentSequence(models.Model):
-    """The last sequence given to a document. Lives here so that an emptied Redis cannot take readers back."""
+    """The last sequence given to a document. Lives here so that an emptied Redis cannot take
+    readers back.
+    """
 
     kind = models.CharField(max_length=16)
     scope = models.CharField(max_length=40)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
+
 from kernel.ids import uuid7
 
 
@@ -37,12 +39,16 @@ class PoolMode(models.TextChoices):
 
 
 class Pool(models.Model):
-    """Engines of one base model that are alike. Reconciled as one: the claim says by whom, until when."""
+    """Engines of one base model that are alike. Reconciled as one: the claim says by whom, until
+    when.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="pools")
     base = models.ForeignKey("serving.BaseModel", on_delete=models.PROTECT, related_name="pools")
-    profile = models.CharField(max_length=40, help_text="Hardware and engine flags; see EngineSpec.")
+    profile = models.CharField(
+        max_length=40, help_text="Hardware and engine flags; see EngineSpec."
+    )
     mode = models.CharField(max_length=16, choices=PoolMode.choices, default=PoolMode.SHARED)
     replicas = models.PositiveSmallIntegerField(default=1)
     slots_per_replica = models.PositiveSmallIntegerField(default=16)
@@ -81,13 +87,19 @@ class ReplicaState(models.TextChoices):
 
 
 class EngineReplica(models.Model):
-    """One engine of a pool, and what its agent last reported of its present start, the incarnation."""
+    """One engine of a pool, and what its agent last said of its present start, the incarnation."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="engine_replicas")
     name = models.CharField(max_length=60, unique=True)
     number = models.PositiveSmallIntegerField()
     incarnation = models.CharField(max_length=26, blank=True)
+    replaced = ArrayField(
+        models.CharField(max_length=26),
+        default=list,
+        blank=True,
+        help_text="Earlier incarnations, the last few.",
+    )
     address = models.CharField(max_length=200, blank=True)
     state = models.CharField(
         max_length=16, choices=ReplicaState.choices, default=ReplicaState.ABSENT
@@ -118,7 +130,9 @@ class ReplicaAdapterState(models.TextChoices):
 
 
 class ReplicaAdapter(models.Model):
-    """The residency table: what one incarnation said of one adapter. Emptied with every new incarnation."""
+    """The residency table: what one incarnation said of one adapter. Emptied with every new
+    incarnation.
+    """
 
     replica = models.ForeignKey(EngineReplica, on_delete=models.CASCADE, related_name="adapters")
     incarnation = models.CharField(max_length=26)
