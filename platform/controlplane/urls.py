@@ -20,6 +20,7 @@ for prefix, urls in (
     ("api/v1/", "serving.urls"),
     ("api/v1/", "billing.urls"),
     ("agent/v1/", "serving.agent_urls"),
+    ("", "controlplane.portal.urls"),
 ):
     if find_spec(urls) is not None:
         urlpatterns.append(path(prefix, include(urls)))

@@ -12,6 +12,8 @@ from .databases import database
 from .logs import *  # noqa: F403
 from .portal import *  # noqa: F403
 from .portal import PORTAL_APPS
+from .portal import *  # noqa: F403
+from .portal import PORTAL_APPS
 from .queues import *  # noqa: F403
 from .rest import *  # noqa: F403
 
