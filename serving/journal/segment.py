@@ -40,6 +40,10 @@ class SegmentFile:
     def is_shipped(self) -> bool:
         return self.path.suffix == SHIPPED_SUFFIX
 
+    def where(self) -> Path:
+        """The path now: it may have been shipped since it was listed."""
+        return self.path if self.path.exists() else self.path.with_suffix(SHIPPED_SUFFIX)
+
 
 class AppendSegment:
     """A segment being written: space reserved up to ``capacity``, filled up to ``used``."""
