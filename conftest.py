@@ -30,6 +30,8 @@ from supervisor.postgres import PostgresServer
 from supervisor.valkey import THROWAWAY as IN_MEMORY
 from supervisor.valkey import ValkeyServer
 
+pytest_plugins = ["controlplane.engine.tests.fixtures"]
+
 TEST_DATABASE = "test_tessera"
 
 
