@@ -9,9 +9,6 @@ from dataclasses import astuple, fields
 
 from billing.selectors import LABELLED_GROUPS, Group, Totals, Usage, UsageLine
 
-# What a spreadsheet may take for the start of a formula, full-width forms included.
-_FORMULA_STARTS = tuple("=+-@|%\uff1d\uff0b\uff0d\uff20")
-
 
 def usage_csv(usage: Usage) -> str:
     """A header, then a line per usage line; what is an id has its name in the next column.
@@ -28,10 +25,12 @@ def usage_csv(usage: Usage) -> str:
 
 
 def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet runs: a leading apostrophe makes text of a formula."""
-    if text.lstrip().startswith(_FORMULA_STARTS) or text[:1] in {"\t", "\r", "\n"}:
-        return "'" + text
-    return text
+    """A cell that no spreadsheet runs: an apostrophe makes text of what starts like a formula.
+
+    Formulas start with ``= + - @``, their full-width forms, or blanks and invisible characters
+    before them; what starts with a letter or a digit never is one.
+    """
+    return text if not text or text[0].isalnum() else "'" + text
 
 
 def _header(usage: Usage) -> list[str]:

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from pytest_django import DjangoAssertNumQueries
 
 from billing.models import UsageEvent
 from billing.selectors import Group, Period, Totals, Usage, usage_by, usage_event_list
@@ -132,7 +133,9 @@ def test_single_events_newest_first(scope: None) -> None:
     assert [event.event_id for event in events] == ["e3", "e2", "e1"]
 
 
-def test_two_queries_at_most(scope: None, django_assert_max_num_queries) -> None:
+def test_two_queries_at_most(
+    scope: None, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
     for number in range(20):
         make_event(key_id=UUID(int=number))
     with django_assert_max_num_queries(2):
