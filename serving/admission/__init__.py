@@ -1,0 +1,1 @@
+"""Who may start now: slots of a pool, counted in Redis by one atomic script."""

@@ -1,0 +1,180 @@
+"""``admit`` and ``settle``: the calls of one event-loop tick travel to Redis together.
+
+Redis away is a declared policy, not an accident: a call is then admitted while this process holds
+fewer slots of the pool than its own share of them, and counted. What was admitted so is entered in
+Redis by the next renewal after its return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from kernel.clock import Clock, micros, wall
+from serving.admission.keys import admission_prefix
+from serving.admission.link import RedisDown, RedisRefused
+from serving.admission.values import AdmissionRequest, Grant, Refusal
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 30.0
+RENEW_SECONDS = 10.0
+_SCRIPT = Path(__file__).with_name("admission.lua").read_bytes()
+_SCRIPT_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
+_LEASE_MS = int(LEASE_SECONDS * 1000)
+
+Operation = list[Any]
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Redis(Protocol):
+    def call(self, *arguments: str | bytes | int) -> asyncio.Future[Any]: ...
+
+
+class Admission:
+    """All of the mutable state: the grants we hold, and the operations of this tick."""
+
+    def __init__(self, redis: Redis, *, cell: str, processes: int, clock: Clock = wall) -> None:
+        self.local_admissions = 0
+        self.local_refusals = 0
+        self._redis = redis
+        self._prefix = admission_prefix(cell)
+        self._processes = processes
+        self._clock = clock
+        self._offset = 0  # Redis' clock minus ours, in microseconds
+        self._held: dict[str, Grant] = {}
+        self._held_per_pool: Counter[str] = Counter()
+        self._batch: list[tuple[Operation, asyncio.Future[list[Any]] | None]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    @property
+    def held(self) -> int:
+        return len(self._held)
+
+    async def admit(self, request: AdmissionRequest) -> Grant | Refusal:
+        """All or nothing. Whoever gets a grant settles it exactly once, whatever happens."""
+        operation = ["admit", request.grant_id, request.pool, request.slots, _LEASE_MS]
+        answer = self._enqueue(operation)
+        try:
+            taken, *why = await answer
+        except RedisDown:
+            return self._admit_locally(request)
+        except asyncio.CancelledError:
+            self._enqueue_quietly(["settle", request.grant_id, request.pool])
+            raise
+        if not taken:
+            reason, retry_ms = why
+            return Refusal(reason=reason.decode(), retry_after_seconds=retry_ms / 1000)
+        return self._hold(request, is_local=False)
+
+    def settle(self, grant: Grant) -> None:
+        """Give the slot back. Does not wait: the lease covers what is lost on the way."""
+        if self._held.pop(grant.grant_id, None) is None:
+            return
+        self._held_per_pool[grant.pool] -= 1
+        self._enqueue_quietly(["settle", grant.grant_id, grant.pool])
+
+    async def renew(self) -> None:
+        """Push the end of every lease we hold ahead; call it every ``RENEW_SECONDS``."""
+        if not self._held:
+            return
+        pools: dict[str, list[str]] = {}
+        for grant in self._held.values():
+            pools.setdefault(grant.pool, [grant.pool]).append(grant.grant_id)
+        try:
+            await self._enqueue(["renew", _LEASE_MS, list(pools.values())])
+        except RedisDown:
+            log.debug("leases not renewed: redis is away")
+
+    async def flush(self) -> None:
+        """Wait until everything enqueued so far is answered or given up."""
+        while self._batch or self._sending:
+            await asyncio.sleep(0)
+            await asyncio.gather(*self._sending, return_exceptions=True)
+
+    def _hold(self, request: AdmissionRequest, *, is_local: bool) -> Grant:
+        grant = Grant(
+            grant_id=request.grant_id,
+            pool=request.pool,
+            at=micros(self._clock()) + self._offset,
+            is_local=is_local,
+        )
+        self._held[grant.grant_id] = grant
+        self._held_per_pool[grant.pool] += 1
+        return grant
+
+    def _admit_locally(self, request: AdmissionRequest) -> Grant | Refusal:
+        share = max(1, request.slots // self._processes) if request.slots else 0
+        if self._held_per_pool[request.pool] >= share:
+            self.local_refusals += 1
+            return Refusal(reason="pool_full_local", retry_after_seconds=1.0)
+        self.local_admissions += 1
+        return self._hold(request, is_local=True)
+
+    def _enqueue(self, operation: Operation) -> asyncio.Future[list[Any]]:
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._append(operation, future)
+        return future
+
+    def _enqueue_quietly(self, operation: Operation) -> None:
+        self._append(operation, None)
+
+    def _append(self, operation: Operation, future: asyncio.Future[list[Any]] | None) -> None:
+        if not self._batch:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._batch.append((operation, future))
+
+    def _send(self) -> None:
+        batch, self._batch = self._batch, []
+        packed = _pack([operation for operation, _ in batch])
+        waiting = [future for _, future in batch]
+        try:
+            answer = self._redis.call("EVALSHA", _SCRIPT_SHA, 1, self._prefix, packed)
+        except RedisDown as error:
+            _fail(waiting, error)
+            return
+        task = asyncio.get_running_loop().create_task(self._receive(answer, packed, waiting))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _receive(
+        self,
+        answer: asyncio.Future[Any],
+        packed: bytes,
+        waiting: list[asyncio.Future[list[Any]] | None],
+    ) -> None:
+        try:
+            now, *results = await self._evaluated(answer, packed)
+        except RedisDown as error:
+            _fail(waiting, error)
+            return
+        self._offset = now - micros(self._clock())
+        for future, result in zip(waiting, results, strict=True):
+            if future is not None and not future.done():
+                future.set_result(result)
+
+    async def _evaluated(self, answer: asyncio.Future[Any], packed: bytes) -> Any:
+        """The script's answer, teaching Redis the script when it has forgotten it."""
+        try:
+            return await answer
+        except RedisRefused as error:
+            if not str(error).startswith("NOSCRIPT"):
+                log.warning("admission script refused: %.80s", error)
+                raise RedisDown(str(error)) from error
+        try:
+            return await self._redis.call("EVAL", _SCRIPT, 1, self._prefix, packed)
+        except RedisRefused as error:
+            raise RedisDown(str(error)) from error
+
+
+def _fail(waiting: Iterable[asyncio.Future[list[Any]] | None], error: RedisDown) -> None:
+    for future in waiting:
+        if future is not None and not future.done():
+            future.set_exception(error)

@@ -1,0 +1,442 @@
+"""One inference call, top to bottom: who, what, may it, where, ask, stream, settle.
+
+This is the order of a call and nothing else; every decision lies in the module named after it.
+What was taken (a slot, a connection, a place in a count, an open account) is given back in the
+``finally`` beside where it was taken, also when the client goes away, which cancels the call.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from kernel.clock import Clock, monotonic
+from kernel.usage import Completeness, UsageFact
+from serving.admission.values import Grant
+from serving.gateway import hold, settle
+from serving.gateway.access import Line
+from serving.gateway.answers import OpenStreams, PlainAnswer, StreamAnswer
+from serving.gateway.errors import (
+    BadRequest,
+    Busy,
+    EngineFailed,
+    GatewayError,
+    NotAllowed,
+    error_event,
+)
+from serving.gateway.fields import Wanted
+from serving.gateway.http import Reply
+from serving.gateway.metrics import Metrics
+from serving.gateway.settle import Account, Journal, OpenAccounts
+from serving.gateway.stream import EventFilter, Meter, decode_chunk, renamed
+from serving.gateway.upstream import (
+    EngineConnection,
+    Garbage,
+    NotReached,
+    Timeouts,
+    Upstream,
+    UpstreamError,
+)
+from serving.gateway.what import Directory, Target, not_ready
+from serving.gateway.where import Fleet, Replica, affinity, choose
+from serving.gateway.who import Known, Who
+
+log = logging.getLogger(__name__)
+
+SCOPE = "inference"
+MAX_ATTEMPTS = 3
+_DONE = b"data: [DONE]\n\n"
+_encode = msgspec.json.Encoder().encode
+
+
+class Elsewhere(Exception):
+    """This replica did not answer; another may. ``error`` is what the client hears if none does."""
+
+    def __init__(self, error: GatewayError, *, was_asked: bool) -> None:
+        self.error = error
+        self.was_asked = was_asked
+        super().__init__(error.code)
+
+
+class TooLong(Exception):
+    """The engine finds prompt and output limit together longer than its context."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """What is known of one call; all of its mutable state that outlives an attempt."""
+
+    known: Known
+    wanted: Wanted
+    target: Target
+    salt: str
+    reply: Reply
+    line: Line
+    started_at: float
+    account: Account
+    limit: int | None = None
+    tried: set[str] = field(default_factory=set)
+
+    @property
+    def meter(self) -> Meter:
+        return self.account.meter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """The parts that a call meets, in the order it meets them."""
+
+    who: Who
+    directory: Callable[[], Directory]
+    admission: hold.Admission
+    journal: Journal
+    fleet: Fleet
+    upstream: Upstream
+    accounts: OpenAccounts
+    streams: OpenStreams
+    metrics: Metrics
+    salt_key: bytes
+    timeouts: Timeouts
+    clock: Clock = monotonic
+
+    async def identify(self, authorization: bytes | None, line: Line) -> Known:
+        known = await self.who.identify(authorization)
+        principal = known.principal
+        line.key_id, line.organization = principal.key_id, principal.organization
+        line.project = principal.project
+        if SCOPE not in principal.scopes:
+            raise NotAllowed
+        return known
+
+    async def infer(self, known: Known, wanted: Wanted, reply: Reply, line: Line) -> None:
+        """Answer the call. Raises ``DomainError`` while nothing has been sent."""
+        directory = self.directory()
+        started_at = self.clock()
+        target = directory.target(known.principal, wanted.model)
+        line.model, line.is_stream = wanted.model, wanted.is_stream
+        event_id = line.request_id.removeprefix("req_")
+        grant = await hold.take(
+            self.admission, target, grant_id=event_id, slots=directory.slots(target.pool.id)
+        )
+        try:
+            call = Call(
+                known=known,
+                wanted=wanted,
+                target=target,
+                salt=cache_salt(self.salt_key, known, wanted.salt),
+                reply=reply,
+                line=line,
+                started_at=started_at,
+                account=self._open_account(known, wanted, target, event_id, grant),
+                limit=output_limit(wanted.limit, target),
+            )
+            await self._accounted(call)
+        finally:
+            self.admission.settle(grant)
+
+    def _open_account(
+        self, known: Known, wanted: Wanted, target: Target, event_id: str, grant: Grant
+    ) -> Account:
+        draft = UsageFact(
+            event_id=event_id,
+            occurred_at=grant.at,
+            organization=known.principal.organization,
+            project=known.principal.project,
+            key=known.principal.key_id,
+            deployment=target.route.deployment,
+            version=target.arm.version,
+            quantities=settle.prompt_estimate(wanted.prompt_bytes),
+            completeness=Completeness.UNKNOWN,
+            model=target.route.name,
+            rollout=target.route.rollout,
+            arm=target.arm.arm,
+            pool=target.pool.id,
+            cluster=target.pool.cluster,
+        )
+        return Account(self.journal, draft, Meter(choices_per_prompt=wanted.choices))
+
+    async def _accounted(self, call: Call) -> None:
+        account = call.account
+        self.accounts.add(account)
+        try:
+            await self._find_answer(call)
+        finally:
+            self.accounts.discard(account)
+            # Every other way out has closed it: what is left is a client that went.
+            ending = settle.cut(account.meter, account.estimate, "client_gone")
+            if account.close(ending):
+                call.line.ending = "client_gone"
+            self._count(call)
+
+    async def _find_answer(self, call: Call) -> None:
+        """Ask one replica after the other, as long as nothing has been sent to the client."""
+        failure = Elsewhere(not_ready(call.wanted.model), was_asked=False)
+        while len(call.tried) < MAX_ATTEMPTS and (replica := self._choose(call)) is not None:
+            call.tried.add(replica.endpoint.incarnation)
+            try:
+                await self._ask(call, replica)
+            except Elsewhere as error:
+                failure = error
+                self.metrics.count(
+                    "tessera_gateway_upstream_failures_total", "kind", error.error.code
+                )
+            else:
+                return
+        code = failure.error.code
+        self._close(
+            call,
+            settle.failed(call.meter, code) if failure.was_asked else settle.refused(code),
+        )
+        raise failure.error
+
+    def _choose(self, call: Call) -> Replica | None:
+        now = self.clock()
+        return choose(
+            self.fleet.holding(call.target, now),
+            affinity=affinity(call.salt, call.target.arm.adapter),
+            now=now,
+            tried=call.tried,
+        )
+
+    async def _ask(self, call: Call, replica: Replica) -> None:
+        call.account.ask(replica.endpoint)
+        call.line.replica = replica.endpoint.replica
+        replica.outstanding += 1
+        try:
+            try:
+                await self._attempt(call, replica, call.limit)
+            except TooLong:
+                # The client's limit is an upper bound; the engine's own is what is left of the
+                # context behind the prompt, which only the engine can count.
+                await self._attempt(call, replica, None)
+        finally:
+            replica.outstanding -= 1
+
+    async def _attempt(self, call: Call, replica: Replica, limit: int | None) -> None:
+        call.line.attempts += 1
+        endpoint, wanted = replica.endpoint, call.wanted
+        body = engine_body(wanted, call.target.arm.adapter, call.salt, limit)
+        request = self.upstream.request(
+            endpoint, wanted.path, body, request_id=call.line.request_id
+        )
+        is_reused = True
+        while is_reused:
+            try:
+                connection = await self.upstream.connection(endpoint)
+            except NotReached as error:
+                replica.rest(self.clock())
+                raise Elsewhere(_unreachable(), was_asked=False) from error
+            is_reused = connection.exchanges > 0
+            answer = self._answer(call, connection)
+            try:
+                await self._exchange(call, connection, request, answer)
+            except UpstreamError as error:
+                if is_reused and connection.was_stale:
+                    continue  # it was closed while it idled: nothing was asked
+                self._failed(call, replica, error)
+            except GatewayError as error:
+                self._interrupted(call, error)
+            else:
+                self._answered(call, replica, answer, limit)
+            return
+
+    def _answer(self, call: Call, connection: EngineConnection) -> PlainAnswer | StreamAnswer:
+        if not call.wanted.is_stream:
+            return PlainAnswer()
+        events = EventFilter(
+            engine_name=call.target.arm.adapter,
+            name=call.wanted.model,
+            wants_usage=call.wanted.wants_usage,
+            meter=call.meter,
+        )
+        call.reply.flow = connection
+        return StreamAnswer(call.reply, events, on_start=lambda: self._first_byte(call))
+
+    async def _exchange(
+        self,
+        call: Call,
+        connection: EngineConnection,
+        request: bytes,
+        answer: PlainAnswer | StreamAnswer,
+    ) -> None:
+        stream = answer if isinstance(answer, StreamAnswer) else None
+        if stream is not None:
+            self.streams.add(call.known, stream)
+        try:
+            connection.send(
+                request,
+                answer,
+                first_seconds=self.timeouts.first_token if stream else self.timeouts.answer,
+                idle_seconds=self.timeouts.idle,
+            )
+            await answer.finished
+        finally:
+            call.reply.flow = None
+            self.upstream.release(connection)
+            if stream is not None:
+                self.streams.discard(call.known, stream)
+
+    def _answered(
+        self,
+        call: Call,
+        replica: Replica,
+        answer: PlainAnswer | StreamAnswer,
+        limit: int | None,
+    ) -> None:
+        """The engine's answer is here to its end."""
+        if answer.status == 200:
+            self._finish(call, replica, answer)
+        elif answer.status == 404:
+            replica.withdraw(call.target.arm.adapter, self.clock())
+            raise Elsewhere(not_ready(call.wanted.model), was_asked=False)
+        elif answer.status == 400 and limit is not None and may_overflow(call, limit):
+            raise TooLong
+        elif answer.status in {400, 413, 422}:
+            error = engine_refusal(answer.content, call)
+            self._close(call, settle.refused(error.code))
+            raise error
+        elif answer.status in {429, 503}:
+            raise Elsewhere(_engine_busy(), was_asked=False)
+        else:
+            raise Elsewhere(EngineFailed(), was_asked=True)
+
+    def _finish(self, call: Call, replica: Replica, answer: PlainAnswer | StreamAnswer) -> None:
+        if isinstance(answer, StreamAnswer):
+            self._close(call, settle.finished(call.meter, call.account.estimate))
+            call.reply.finish(_DONE)
+            return
+        try:
+            content = whole_answer(answer.content, call)
+        except UpstreamError as error:
+            self._failed(call, replica, error)
+            return
+        self._close(call, settle.finished(call.meter, call.account.estimate))
+        self._first_byte(call)
+        call.reply.send(200, content)
+
+    def _failed(self, call: Call, replica: Replica, error: UpstreamError) -> None:
+        log.warning("engine %s: %s: %s", replica.endpoint.replica, type(error).__name__, error)
+        if not call.reply.has_started:
+            replica.rest(self.clock())
+            raise Elsewhere(EngineFailed(), was_asked=True) from error
+        self.metrics.count(
+            "tessera_gateway_upstream_failures_total", "kind", "engine_failed_midway"
+        )
+        failure = EngineFailed(
+            "The model's engine failed in the middle of the answer.", code="engine_failed_midway"
+        )
+        self._cut(call, failure)
+
+    def _interrupted(self, call: Call, error: GatewayError) -> None:
+        """We ended it: a revoked key, or a shutdown."""
+        if not call.reply.has_started:
+            self._close(call, settle.failed(call.meter, error.code))
+            raise error
+        self._cut(call, error)
+
+    def _cut(self, call: Call, error: GatewayError) -> None:
+        """Never silent: a stream that began ends in ``[DONE]`` or in an error event."""
+        self._close(call, settle.cut(call.meter, call.account.estimate, error.code))
+        call.line.code = error.code
+        call.reply.finish(error_event(error))
+
+    def _close(self, call: Call, ending: settle.Ending) -> None:
+        call.account.close(ending)
+        line = call.line
+        line.ending = ending.completeness.value
+        line.input = ending.quantities.get("input", 0)
+        line.output = ending.quantities.get("output", 0)
+
+    def _first_byte(self, call: Call) -> None:
+        seconds = self.clock() - call.started_at
+        call.line.first_byte_ms = round(seconds * 1000, 3)
+        self.metrics.observe("tessera_gateway_first_token_seconds", seconds)
+
+    def _count(self, call: Call) -> None:
+        self.metrics.count("tessera_gateway_endings_total", "ending", call.line.ending)
+        self.metrics.count("tessera_gateway_tokens_total", "class", "input", call.line.input)
+        self.metrics.count("tessera_gateway_tokens_total", "class", "output", call.line.output)
+
+
+def cache_salt(key: bytes, known: Known, own: str) -> str:
+    """Tenants never share a prefix cache; a client's own salt divides its own further."""
+    principal = known.principal
+    text = f"{principal.organization}\n{principal.project}\n{own}"
+    return hmac.digest(key, text.encode(), "sha256").hex()
+
+
+def output_limit(wanted: int | None, target: Target) -> int | None:
+    """The client's limit, else the model's default; nothing when the context is the tighter one."""
+    limit = wanted or target.pool.default_output_tokens
+    return limit if limit < target.pool.context_tokens else None
+
+
+def may_overflow(call: Call, limit: int) -> bool:
+    """Whether prompt and limit together can exceed the context: a token is at least a byte."""
+    return call.wanted.prompt_bytes + limit > call.target.pool.context_tokens
+
+
+def engine_body(wanted: Wanted, adapter: str, salt: str, limit: int | None) -> bytes:
+    """What goes upstream: our fields first, then the client's that are forwarded."""
+    ours: dict[str, object] = {
+        "model": adapter,
+        "cache_salt": salt,
+        "priority": 0,
+        "max_tokens": limit,
+    }
+    if wanted.is_stream:
+        ours["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+    return _encode(ours)[:-1] + b"," + wanted.rest[1:]
+
+
+def whole_answer(content: bytes, call: Call) -> bytes:
+    """A plain answer in the customer's names, counted. Raises ``Garbage``."""
+    chunk = decode_chunk(content)
+    if chunk.usage is None or not chunk.choices:
+        raise Garbage("an answer without choices or usage")
+    engine_name = call.target.arm.adapter
+    if chunk.model != engine_name:
+        raise Garbage("answered in another model's name")
+    call.meter.take_whole(chunk)
+    return renamed(
+        content, b'"model":' + _encode(engine_name), b'"model":' + _encode(call.wanted.model)
+    )
+
+
+def engine_refusal(content: bytes, call: Call) -> BadRequest:
+    """The engine's reason for refusing, which is about the request, in the customer's names."""
+    try:
+        refusal = msgspec.json.decode(content, type=_EngineError)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return BadRequest("The model's engine refused the request.", code="engine_refused")
+    message = refusal.error.message.replace(call.target.arm.adapter, call.wanted.model)
+    return BadRequest(message[:500], code="engine_refused", param=refusal.error.param)
+
+
+class _EngineErrorBody(msgspec.Struct):
+    message: str
+    param: str | None = None
+
+
+class _EngineError(msgspec.Struct):
+    error: _EngineErrorBody
+
+
+def _unreachable() -> Busy:
+    return Busy(
+        "The model's engine cannot be reached right now; try again shortly.",
+        code="engine_unreachable",
+        retry_after_seconds=2,
+    )
+
+
+def _engine_busy() -> Busy:
+    return Busy(
+        "The model's engine is full right now; try again shortly.",
+        code="engine_busy",
+        retry_after_seconds=1,
+    )

@@ -1,0 +1,119 @@
+"""What may constrain an answer: tools and JSON schemas, bounded before an engine sees them. Pure.
+
+A schema is the customer's program for the engine's grammar compiler, so its size and its regular
+expressions have limits here; whether it makes sense is the engine's to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from serving.gateway.errors import BadRequest
+
+MAX_DEPTH = 32
+MAX_NODES = 2_000
+MAX_TEXT = 64 * 1024
+MAX_PATTERN = 256
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class Function(Struct, forbid_unknown_fields=True):
+    name: Name
+    description: str | UnsetType | None = UNSET
+    parameters: dict[str, Any] | UnsetType | None = UNSET
+    strict: bool | UnsetType | None = UNSET
+
+
+class Tool(Struct, forbid_unknown_fields=True):
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Struct, forbid_unknown_fields=True):
+    name: Name
+
+
+class NamedTool(Struct, forbid_unknown_fields=True):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class Schema(Struct, forbid_unknown_fields=True):
+    name: Name
+    description: str | UnsetType | None = UNSET
+    schema: dict[str, Any] | UnsetType | None = UNSET
+    strict: bool | UnsetType | None = UNSET
+
+
+class ResponseFormat(Struct, forbid_unknown_fields=True):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Schema | UnsetType | None = UNSET
+
+
+def check_tools(tools: list[Tool]) -> None:
+    for index, tool in enumerate(tools):
+        if isinstance(tool.function.parameters, dict):
+            _check_schema(tool.function.parameters, f"tools[{index}].function.parameters")
+
+
+def check_response_format(wanted: ResponseFormat) -> None:
+    if not isinstance(wanted.json_schema, Schema):
+        if wanted.type == "json_schema":
+            raise _refused("response_format.json_schema", "is needed for this type")
+        return
+    if isinstance(wanted.json_schema.schema, dict):
+        _check_schema(wanted.json_schema.schema, "response_format.json_schema.schema")
+
+
+def _check_schema(schema: dict[str, Any], param: str) -> None:
+    text = 0
+    for nodes, (value, depth) in enumerate(_walk(schema), start=1):
+        if depth > MAX_DEPTH:
+            raise _refused(param, f"is nested deeper than {MAX_DEPTH}")
+        if nodes > MAX_NODES:
+            raise _refused(param, f"has more than {MAX_NODES} values")
+        if isinstance(value, str):
+            text += len(value)
+        elif isinstance(value, dict):
+            text += sum(map(len, value))
+            _check_keywords(value, param)
+        if text > MAX_TEXT:
+            raise _refused(param, f"has more than {MAX_TEXT} characters")
+
+
+def _walk(root: Any) -> Iterator[tuple[Any, int]]:
+    waiting = [(root, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        yield value, depth
+        if isinstance(value, dict):
+            waiting.extend((child, depth + 1) for child in value.values())
+        elif isinstance(value, list):
+            waiting.extend((child, depth + 1) for child in value)
+
+
+def _check_keywords(schema: dict[str, Any], param: str) -> None:
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and not reference.startswith("#"):
+        raise _refused(param, "may only refer to itself ('$ref' starting with '#')")
+    pattern = schema.get("pattern")
+    if isinstance(pattern, str):
+        _check_pattern(pattern, param)
+
+
+def _check_pattern(pattern: str, param: str) -> None:
+    if len(pattern) > MAX_PATTERN:
+        raise _refused(param, f"has a pattern longer than {MAX_PATTERN} characters")
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise _refused(param, "has a pattern that is no regular expression") from error
+
+
+def _refused(param: str, why: str) -> BadRequest:
+    return BadRequest(f"'{param}' {why}.", param=param, rule="schema")

@@ -1,0 +1,238 @@
+"""One gateway process: put together, run, drain, close."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from typing import IO, Any
+
+from kernel.clock import monotonic, wall
+from serving.admission.client import RENEW_SECONDS, Admission
+from serving.admission.link import RedisLink
+from serving.gateway.access import AccessLog
+from serving.gateway.answers import OpenStreams
+from serving.gateway.api import Api
+from serving.gateway.documents import Documents
+from serving.gateway.errors import Busy, Unauthorized
+from serving.gateway.exchange import Exchange
+from serving.gateway.http import Door, Limits
+from serving.gateway.listening import Listeners
+from serving.gateway.metrics import Metrics, read_snapshot, snapshot_path, write_snapshot
+from serving.gateway.principals import PrincipalCache, PrincipalDatabase
+from serving.gateway.settings import Settings
+from serving.gateway.settle import OpenAccounts
+from serving.gateway.status import Status
+from serving.gateway.upstream import Timeouts, Upstream
+from serving.gateway.what import Directory
+from serving.gateway.where import Fleet
+from serving.gateway.who import Who
+from serving.journal.writer import JournalWriter
+
+log = logging.getLogger(__name__)
+
+REDIS_SECONDS = 0.1
+_PUSH_SECONDS = 5.0  # an XREAD that blocks for one second and is still silent then is lost
+_TICK_SECONDS = 1.0
+_LOG_SECONDS = 0.1
+_KEEP_ALIVE_GRACE_SECONDS = 2.0
+_LAST_WORDS_SECONDS = 1.0
+_DRAIN_STEP_SECONDS = 0.02
+
+
+class Gateway:
+    """The parts of one process. ``start``, then ``drain``, then ``close``; each once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sockets: list[socket.socket],
+        index: int,
+        metrics_socket: socket.socket | None,
+        out: IO[bytes],
+    ) -> None:
+        self._settings = settings
+        self._index = index
+        self._metrics_socket = metrics_socket
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._status_server: asyncio.Server | None = None
+        self.failed = asyncio.Event()
+        settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._snapshot_path = snapshot_path(settings.run, index)
+        self._metrics = Metrics(read_snapshot(self._snapshot_path))
+        self._log = AccessLog(out)
+        self._accounts = OpenAccounts()
+        self._streams = OpenStreams()
+        self._fleet = Fleet()
+        self._upstream = Upstream(engine_key=settings.engine_key)
+        self._redis = RedisLink(settings.redis_url, timeout_seconds=REDIS_SECONDS)
+        self._push = RedisLink(settings.redis_url, timeout_seconds=_PUSH_SECONDS)
+        self._database = PrincipalDatabase(settings.database_url)
+        self._who = Who(
+            cache=PrincipalCache(self._redis, key=settings.document_key),
+            database=self._database,
+            pepper=settings.key_pepper,
+            on_revoked=self._end_streams,
+        )
+        self._documents = Documents(
+            redis=self._push,
+            key=settings.document_key,
+            cell=settings.cell,
+            folder=settings.documents,
+            on_change=self._directory_changed,
+            on_revoked=self._who.revoke,
+        )
+        self._admission = Admission(self._redis, cell=settings.cell, processes=settings.processes)
+        self._journal = JournalWriter.open(settings.journal, node=settings.node)
+        api = self._api()
+        self._door = Door(
+            api, limits=Limits(body_bytes=settings.body_bytes), on_refused=api.door_refused
+        )
+        self._listeners = Listeners(sockets, index, run=settings.run, factory=self._door.connection)
+
+    async def start(self) -> None:
+        """Serve. What is known from disk is served at once; Redis and PostgreSQL may be down."""
+        self._documents.load()
+        self._begin(self._redis.run())
+        self._begin(self._push.run())
+        self._begin(self._documents.run())
+        self._begin(self._journal.run())
+        self._begin(self._tick())
+        self._begin(self._flush_log())
+        await self._listeners.open()
+        self._begin(self._listeners.watch())
+        if self._metrics_socket is not None:
+            status = Status(run=self._settings.run, is_ready=self._is_ready)
+            door = Door(status, limits=Limits(body_bytes=0, connections=64))
+            self._status_server = await asyncio.get_running_loop().create_server(
+                door.connection, sock=self._metrics_socket
+            )
+
+    async def drain(self) -> None:
+        """Accept no more, finish what is open within the limit, end what is left with an error."""
+        deadline = monotonic() + self._settings.drain_seconds
+        self._listeners.close()
+        self._door.drain()
+        await self._until(lambda: not self._door.connections, by=_KEEP_ALIVE_GRACE_SECONDS)
+        self._door.close_idle()
+        await self._until(lambda: not self._door.busy, by=deadline - monotonic())
+        self._streams.end_all(Busy("This gateway is shutting down.", code="shutting_down"))
+        await self._until(lambda: not self._door.busy, by=_LAST_WORDS_SECONDS)
+        self._door.abort_all()
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Give back what is held and make the journal durable."""
+        await self._who.settle_reads()
+        try:
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._admission.flush()
+        except TimeoutError:
+            log.warning("slots are left to their leases: redis did not answer")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._status_server is not None:
+            self._status_server.close()
+        self._upstream.close()
+        await self._database.close()
+        self._write_snapshot()
+        self._log.flush()
+        self._journal.close()
+
+    @staticmethod
+    async def _until(is_done: Callable[[], bool], *, by: float) -> None:
+        deadline = monotonic() + by
+        while not is_done() and monotonic() < deadline:  # noqa: ASYNC110 - what is awaited has no event
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+
+    def _api(self) -> Api:
+        settings = self._settings
+        exchange = Exchange(
+            who=self._who,
+            directory=lambda: self._documents.directory,
+            admission=self._admission,
+            journal=self._journal,
+            fleet=self._fleet,
+            upstream=self._upstream,
+            accounts=self._accounts,
+            streams=self._streams,
+            metrics=self._metrics,
+            salt_key=settings.salt_key,
+            timeouts=Timeouts(
+                first_token=settings.first_token_seconds,
+                answer=settings.answer_seconds,
+                idle=settings.idle_seconds,
+            ),
+        )
+        return Api(
+            exchange=exchange,
+            log=self._log,
+            origins=settings.portal_origins,
+            trusted_proxies=settings.trusted_proxies,
+        )
+
+    def _directory_changed(self, directory: Directory) -> None:
+        for incarnation in self._fleet.update(directory):
+            self._upstream.forget(incarnation)
+
+    def _end_streams(self, key_id: str) -> None:
+        self._streams.end(key_id, Unauthorized())
+
+    def _is_ready(self) -> bool:
+        return self._documents.routes_sequence > 0
+
+    async def _tick(self) -> None:
+        """Everything that has a rhythm: time limits, checkpoints, revocations, leases, metrics."""
+        renew_at = monotonic() + RENEW_SECONDS
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self._door.sweep()
+            self._upstream.sweep()
+            self._accounts.checkpoint()
+            self._check_open_streams()
+            if monotonic() >= renew_at:
+                renew_at = monotonic() + RENEW_SECONDS
+                await self._admission.renew()
+            self._write_snapshot()
+
+    async def _flush_log(self) -> None:
+        while True:
+            await asyncio.sleep(_LOG_SECONDS)
+            self._log.flush()
+
+    def _check_open_streams(self) -> None:
+        for known in self._streams.callers():
+            self._who.refresh(known)
+            if self._who.is_revoked(known):
+                self._end_streams(known.principal.key_id)
+
+    def _write_snapshot(self) -> None:
+        metrics = self._metrics
+        metrics.gauge("tessera_gateway_connections", len(self._door.connections))
+        metrics.gauge("tessera_gateway_streams", len(self._streams))
+        metrics.gauge("tessera_gateway_slots_held", self._admission.held)
+        metrics.gauge("tessera_gateway_upstream_connections", self._upstream.open_connections)
+        metrics.gauge("tessera_gateway_redis_up", self._redis.is_up)
+        metrics.gauge("tessera_gateway_database_up", self._who.database_up)
+        metrics.gauge("tessera_gateway_routes_sequence", self._documents.routes_sequence)
+        try:
+            write_snapshot(self._snapshot_path, metrics.snapshot(wall()))
+        except OSError as error:
+            log.warning("metrics not written: %s", error.strerror)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """A background task; its failure ends the process, which the supervisor starts again."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.critical("a background task failed", exc_info=error)
+            self.failed.set()

@@ -1,0 +1,189 @@
+"""Where a key's principal is read: Redis (signed copies shared by all gateways) and PostgreSQL.
+
+Redis alone cannot grant anything: a copy is signed, carries the instant of its PostgreSQL read,
+and only replaces a copy of a lower version, or of the same version read earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+from typing import Any, Protocol
+
+import msgspec
+import psycopg
+
+from kernel.clock import Clock, monotonic, wall
+from serving.admission.link import RedisDown, RedisRefused
+
+log = logging.getLogger(__name__)
+
+COPY_SECONDS = 660
+_QUERY_SECONDS = 1.0
+_CONNECT_SECONDS = 2
+_REST_SECONDS = 1.0
+_QUEUE_LIMIT = 1_000
+_QUERY = "SELECT * FROM tessera_principal(%s)"
+_SET_IF_NEWER = b"""
+local had = redis.call('HMGET', KEYS[1], 'version', 'read_at')
+local version, read_at = tonumber(ARGV[1]), tonumber(ARGV[2])
+if had[1] then
+  local had_version, had_read_at = tonumber(had[1]), tonumber(had[2])
+  if version < had_version or (version == had_version and read_at <= had_read_at) then
+    return 0
+  end
+end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'read_at', ARGV[2], 'copy', ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return 1
+"""
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a key speaks for and what it may do, as PostgreSQL had it at one instant."""
+
+    key_id: str
+    organization: str
+    project: str
+    scopes: tuple[str, ...]
+    models: tuple[str, ...]  # empty: all of the project's
+    environment: str
+    version: int
+    active: bool
+    expires_at: float | None
+
+
+class Copy(msgspec.Struct, frozen=True, kw_only=True):
+    """A principal with the instant of its PostgreSQL read (seconds since the epoch)."""
+
+    principal: Principal
+    read_at: float
+
+
+class SourceDown(Exception):
+    """The source could not say; that is not the same as "no such key"."""
+
+
+class Redis(Protocol):
+    def call(self, *arguments: str | bytes | int) -> asyncio.Future[Any]: ...
+
+
+class PrincipalCache:
+    """Signed copies in Redis."""
+
+    def __init__(self, redis: Redis, *, key: bytes) -> None:
+        self._redis = redis
+        self._key = key
+
+    async def read(self, mac: bytes) -> Copy | None:
+        """Nothing for a copy that is absent or not signed by us. Raises ``SourceDown``."""
+        try:
+            raw = await self._redis.call("HGET", _name(mac), "copy")
+        except (RedisDown, RedisRefused) as error:
+            raise SourceDown("redis") from error
+        if raw is None:
+            return None
+        signature, _, body = raw.partition(b".")
+        if not hmac.compare_digest(signature, self._sign(mac, body)):
+            log.warning("principal copy with a wrong signature ignored")
+            return None
+        try:
+            return msgspec.json.decode(body, type=Copy)
+        except msgspec.DecodeError:  # written by another release
+            return None
+
+    async def write(self, mac: bytes, copy: Copy) -> None:
+        """Best effort: a copy that cannot be written is read from PostgreSQL again."""
+        body = msgspec.json.encode(copy)
+        signed = self._sign(mac, body) + b"." + body
+        version, read_at = copy.principal.version, repr(copy.read_at)
+        try:
+            await self._redis.call(
+                "EVAL", _SET_IF_NEWER, 1, _name(mac), version, read_at, signed, COPY_SECONDS
+            )
+        except (RedisDown, RedisRefused):
+            log.debug("principal copy not written: redis is away")
+
+    def _sign(self, mac: bytes, body: bytes) -> bytes:
+        text = b"principal:" + mac + body
+        return hmac.new(self._key, text, hashlib.sha256).hexdigest().encode()
+
+
+class PrincipalDatabase:
+    """PostgreSQL's answer, over one connection that is opened again when it broke.
+
+    After a failure it rests for a second, so that an outage costs requests nothing but the first.
+    """
+
+    def __init__(self, url: str, *, clock: Clock = wall) -> None:
+        self._url = url
+        self._clock = clock
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._lock = asyncio.Lock()
+        self._rests_until = 0.0
+        self._queued = 0
+
+    async def read(self, mac: bytes) -> Copy | None:
+        """Nothing for a key that is not there. Raises ``SourceDown``."""
+        if self._queued >= _QUEUE_LIMIT:
+            raise SourceDown("too many lookups wait for PostgreSQL")
+        self._queued += 1
+        try:
+            async with self._lock:
+                return await self._read(mac)
+        finally:
+            self._queued -= 1
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _read(self, mac: bytes) -> Copy | None:
+        if monotonic() < self._rests_until:
+            raise SourceDown("postgresql rests after a failure")
+        read_at = self._clock()
+        try:
+            row = await self._query(mac)
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            await self._drop()
+            self._rests_until = monotonic() + _REST_SECONDS
+            log.warning("postgresql unreachable: %s", type(error).__name__)
+            raise SourceDown("postgresql") from error
+        return None if row is None else Copy(principal=_principal(row), read_at=read_at)
+
+    async def _query(self, mac: bytes) -> tuple[Any, ...] | None:
+        if self._connection is None:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                self._connection = await psycopg.AsyncConnection.connect(
+                    self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS
+                )
+        async with asyncio.timeout(_QUERY_SECONDS):
+            cursor = await self._connection.execute(_QUERY, (mac,), prepare=True)
+            return await cursor.fetchone()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
+def _principal(row: tuple[Any, ...]) -> Principal:
+    key_id, organization, project, scopes, models, environment, version, active, expires_at = row
+    return Principal(
+        key_id=str(key_id),
+        organization=str(organization),
+        project=str(project),
+        scopes=tuple(scopes),
+        models=tuple(models),
+        environment=environment,
+        version=version,
+        active=active,
+        expires_at=expires_at,
+    )
+
+
+def _name(mac: bytes) -> str:
+    return f"tessera:principal:{mac.hex()}"

@@ -1,0 +1,142 @@
+"""Usage of one call: written down before it begins, while it runs, and once when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from kernel.usage import Completeness, UsageFact
+from serving.contracts import Endpoint
+from serving.gateway.stream import Meter
+
+_BYTES_PER_TOKEN = 4  # a guess for the intent only: what a death without any count books
+NOTHING: Mapping[str, int] = {"input": 0, "cached_input": 0, "output": 0}
+
+
+class Journal(Protocol):
+    def intent(self, draft: UsageFact) -> None: ...
+    def checkpoint(self, event_id: str, quantities: Mapping[str, int]) -> None: ...
+    def settle(self, fact: UsageFact) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a call ended, as far as its usage is concerned."""
+
+    completeness: Completeness
+    billable: bool
+    quantities: Mapping[str, int]
+    finish_reason: str
+
+
+def prompt_estimate(prompt_bytes: int) -> dict[str, int]:
+    tokens = max(1, prompt_bytes // _BYTES_PER_TOKEN)
+    return {"input": tokens, "cached_input": 0, "output": 0}
+
+
+def finished(meter: Meter, estimate: Mapping[str, int]) -> Ending:
+    """The whole answer was had."""
+    if meter.has_total:
+        return Ending(
+            completeness=Completeness.FINAL,
+            billable=True,
+            quantities=meter.quantities(),
+            finish_reason=meter.finish_reason,
+        )
+    return cut(meter, estimate, meter.finish_reason)
+
+
+def cut(meter: Meter, estimate: Mapping[str, int], reason: str) -> Ending:
+    """Somebody went in the middle: what was counted so far, or the estimate when nothing was."""
+    counted = meter.has_counts
+    return Ending(
+        completeness=Completeness.ABORTED if counted else Completeness.UNKNOWN,
+        billable=True,
+        quantities=meter.quantities() if counted else estimate,
+        finish_reason=reason,
+    )
+
+
+def refused(reason: str) -> Ending:
+    """Nothing was computed: no replica was reached, or the engine refused the request."""
+    return Ending(
+        completeness=Completeness.FINAL, billable=False, quantities=NOTHING, finish_reason=reason
+    )
+
+
+def failed(meter: Meter, reason: str) -> Ending:
+    """The engine failed before the first byte: not billed, and nobody knows what it did."""
+    return Ending(
+        completeness=Completeness.UNKNOWN,
+        billable=False,
+        quantities=meter.quantities(),
+        finish_reason=reason,
+    )
+
+
+class Account:
+    """The intent is written when this is made (raises ``JournalFull``); ``close`` settles, once."""
+
+    __slots__ = ("_checkpointed", "_draft", "_journal", "is_closed", "meter")
+
+    def __init__(self, journal: Journal, draft: UsageFact, meter: Meter) -> None:
+        journal.intent(draft)
+        self.meter = meter
+        self.is_closed = False
+        self._journal = journal
+        self._draft = draft
+        self._checkpointed: Mapping[str, int] | None = None
+
+    @property
+    def estimate(self) -> Mapping[str, int]:
+        return self._draft.quantities
+
+    def ask(self, endpoint: Endpoint) -> None:
+        """Which replica is asked from now on."""
+        if endpoint.incarnation != self._draft.incarnation:
+            self._draft = replace(
+                self._draft, replica=endpoint.replica, incarnation=endpoint.incarnation
+            )
+
+    def checkpoint(self) -> None:
+        """Write down the count so far, if it changed."""
+        if self.is_closed or not self.meter.has_counts:
+            return
+        quantities = self.meter.quantities()
+        if quantities != self._checkpointed:
+            self._journal.checkpoint(self._draft.event_id, quantities)
+            self._checkpointed = quantities
+
+    def close(self, ending: Ending) -> bool:
+        """Settle, unless that was done before; whether it was done now."""
+        if self.is_closed:
+            return False
+        self.is_closed = True
+        self._journal.settle(
+            replace(
+                self._draft,
+                completeness=ending.completeness,
+                billable=ending.billable,
+                quantities=ending.quantities,
+                finish_reason=ending.finish_reason,
+            )
+        )
+        return True
+
+
+class OpenAccounts:
+    """Accounts of streams under way; one timer checkpoints all of them."""
+
+    def __init__(self) -> None:
+        self._open: set[Account] = set()
+
+    def add(self, account: Account) -> None:
+        self._open.add(account)
+
+    def discard(self, account: Account) -> None:
+        self._open.discard(account)
+
+    def checkpoint(self) -> None:
+        for account in tuple(self._open):
+            account.checkpoint()

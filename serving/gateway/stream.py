@@ -1,0 +1,225 @@
+"""A streamed answer on its way through. Pure: the engine's bytes in, the customer's bytes out.
+
+Every event is decoded once, for its count and to know that it is one; what the customer gets is the
+engine's own text with three things changed: the engine's name of the adapter becomes the customer's
+name of the model, usage goes unless it was asked for, and vLLM's empty extras go.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from serving.gateway.upstream import Garbage
+
+MAX_EVENT_BYTES = 1024 * 1024
+_END = b"\n\n"
+_DATA = b"data: "
+_DONE = b"[DONE]"
+_USAGE = b',"usage":{'
+EXTRAS = (
+    b',"token_ids":null',
+    b',"prompt_token_ids":null',
+    b',"prompt_text":null',
+    b',"prompt_logprobs":null',
+    b',"kv_transfer_params":null',
+)
+
+Count = Annotated[int, Meta(ge=0, le=2**40)]
+
+
+class TokenDetails(Struct):
+    cached_tokens: Count | None = None
+
+
+class Usage(Struct):
+    prompt_tokens: Count = 0
+    completion_tokens: Count | None = 0
+    prompt_tokens_details: TokenDetails | None = None
+
+
+class Choice(Struct):
+    index: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    finish_reason: str | None = None
+
+
+class Chunk(Struct):
+    """What we read of an event or of a whole answer; the rest is only checked to be JSON."""
+
+    choices: list[Choice] = []
+    model: str = ""
+    usage: Usage | None = None
+    error: Any = None
+
+
+class Meter:
+    """The cumulative count of one answer, over all its choices.
+
+    vLLM counts per choice while it streams, and in total at the end; the total wins.
+    """
+
+    __slots__ = ("_per_choice", "_per_prompt", "_total", "choices_per_prompt", "finish_reason")
+
+    def __init__(self, *, choices_per_prompt: int = 1) -> None:
+        self.choices_per_prompt = choices_per_prompt
+        self.finish_reason = ""
+        self._total: Usage | None = None
+        self._per_choice: dict[int, Usage] = {}
+        self._per_prompt: dict[int, Usage] = {}
+
+    @property
+    def has_counts(self) -> bool:
+        return self._total is not None or bool(self._per_choice)
+
+    @property
+    def has_total(self) -> bool:
+        return self._total is not None
+
+    def take(self, chunk: Chunk) -> None:
+        usage = chunk.usage
+        if not chunk.choices:
+            self._total = usage or self._total
+            return
+        for choice in chunk.choices:
+            if choice.finish_reason is not None:
+                self.finish_reason = choice.finish_reason
+        if usage is not None:
+            index = chunk.choices[0].index
+            self._per_choice[index] = usage
+            self._per_prompt[index // self.choices_per_prompt] = usage
+
+    def take_whole(self, answer: Chunk) -> None:
+        """A plain answer: one usage for everything."""
+        self._total = answer.usage
+        for choice in answer.choices:
+            self.finish_reason = choice.finish_reason or self.finish_reason
+
+    def quantities(self) -> dict[str, int]:
+        if self._total is not None:
+            return _quantities([self._total], [self._total])
+        return _quantities(self._per_prompt.values(), self._per_choice.values())
+
+
+class EventFilter:
+    """Feed it the body of an answer; it hands back what may go to the customer now.
+
+    Mutable: the beginning of an event not yet complete, the meter, and whether ``[DONE]`` came.
+    """
+
+    __slots__ = (
+        "_engine_name",
+        "_model",
+        "_name",
+        "_rest",
+        "_wants_usage",
+        "error",
+        "events",
+        "is_done",
+        "meter",
+    )
+
+    def __init__(self, *, engine_name: str, name: str, wants_usage: bool, meter: Meter) -> None:
+        self.meter = meter
+        self.events = 0
+        self.is_done = False
+        self.error: Any = None
+        self._engine_name = engine_name
+        self._model = b'"model":' + _encode(engine_name)
+        self._name = b'"model":' + _encode(name)
+        self._wants_usage = wants_usage
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Raises ``Garbage`` for what no engine of ours sends; nothing of it is passed on."""
+        if self._rest:
+            data = self._rest + data
+        *events, self._rest = data.split(_END)
+        if len(self._rest) > MAX_EVENT_BYTES:
+            raise Garbage("endless event")
+        if len(events) == 1:
+            return self._event(events[0])
+        return b"".join([self._event(event) for event in events])
+
+    def _event(self, event: bytes) -> bytes:
+        if self.is_done or self.error is not None:
+            return b""
+        if event.startswith(_DATA):
+            payload = event[6:]
+            if payload == _DONE:
+                self.is_done = True
+                return b""
+            return self._payload(payload)
+        if event.startswith(b":") and b"\n" not in event:
+            return event + _END if self.events else b""
+        raise Garbage("not an event")
+
+    def _payload(self, payload: bytes) -> bytes:
+        chunk = decode_chunk(payload)
+        if chunk.error is not None:
+            self.error = chunk.error
+            return b""
+        if chunk.model != self._engine_name:
+            raise Garbage("answered in another model's name")
+        self.meter.take(chunk)
+        if not chunk.choices and not self._wants_usage:
+            return b""
+        if chunk.choices and chunk.usage is not None:
+            payload = without_usage(payload)
+        self.events += 1
+        return b"".join((_DATA, renamed(payload, self._model, self._name), _END))
+
+
+def decode_chunk(payload: bytes) -> Chunk:
+    """Raises ``Garbage``."""
+    try:
+        return _decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Garbage(f"not a chunk: {error}") from error
+
+
+def renamed(payload: bytes, model: bytes, name: bytes) -> bytes:
+    """The customer's name for the engine's, and without vLLM's empty extras.
+
+    Inside a JSON string every quote is escaped, so these byte strings only match real members.
+    """
+    if model not in payload:  # spaced otherwise than vLLM does
+        payload = _compact(payload)
+    payload = payload.replace(model, name, 1)
+    if b"null" in payload:
+        for extra in EXTRAS:
+            payload = payload.replace(extra, b"")
+    return payload
+
+
+def without_usage(payload: bytes) -> bytes:
+    """Cut the member ``usage``, which vLLM writes flat and near the end, out of a chunk's text."""
+    start = payload.rfind(_USAGE)
+    end = payload.find(b"}", start) + 1
+    if start > 0 and end > 0 and payload.find(b"{", start + len(_USAGE), end) < 0:
+        return payload[:start] + payload[end:]
+    members = msgspec.json.decode(payload)
+    members.pop("usage", None)
+    return _encode(members)
+
+
+_decode = msgspec.json.Decoder(Chunk).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def _compact(payload: bytes) -> bytes:
+    return _encode(msgspec.json.decode(payload))
+
+
+def _quantities(prompts: Any, choices: Any) -> dict[str, int]:
+    return {
+        "input": sum(usage.prompt_tokens for usage in prompts),
+        "cached_input": sum(_cached(usage) for usage in prompts),
+        "output": sum(usage.completion_tokens or 0 for usage in choices),
+    }
+
+
+def _cached(usage: Usage) -> int:
+    details = usage.prompt_tokens_details
+    return (details.cached_tokens or 0) if details is not None else 0

@@ -1,0 +1,99 @@
+"""What a model name leads to, for one key. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from serving.contracts import Arm, Endpoint, EndpointsDocument, Pool, Route, RoutesDocument
+from serving.gateway.errors import Busy, ModelNotFound
+from serving.gateway.principals import Principal
+
+WHOLE = 10_000  # the sum of a route's weights
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one request may go: one version, in one pool, under the engine's name for it."""
+
+    route: Route
+    arm: Arm
+    pool: Pool
+
+
+class Directory:
+    """Routes and endpoints joined by pool, indexed for lookup. Immutable once built."""
+
+    def __init__(
+        self, routes: RoutesDocument | None, endpoints: Iterable[EndpointsDocument]
+    ) -> None:
+        self.pools: Mapping[str, Pool] = {pool.id: pool for pool in routes.pools} if routes else {}
+        self._routes: dict[tuple[str, str, str], Route] = {}
+        self._by_project: dict[tuple[str, str], list[Route]] = {}
+        for route in routes.routes if routes else ():
+            self._routes[route.organization, route.project, route.name] = route
+            self._by_project.setdefault((route.organization, route.project), []).append(route)
+        self.endpoints: dict[str, list[Endpoint]] = {}
+        for document in endpoints:
+            for endpoint in document.endpoints:
+                self.endpoints.setdefault(endpoint.pool, []).append(endpoint)
+
+    def route(self, principal: Principal, name: str) -> Route:
+        """Raises ``ModelNotFound``, the same for absent, foreign and not allowed."""
+        found = self._routes.get((principal.organization, principal.project, name))
+        if found is None or (principal.models and name not in principal.models):
+            raise ModelNotFound(name)
+        return found
+
+    def routes_for(self, principal: Principal) -> list[Route]:
+        """What the key may call, by name."""
+        routes = self._by_project.get((principal.organization, principal.project), ())
+        allowed = [r for r in routes if not principal.models or r.name in principal.models]
+        return sorted(allowed, key=lambda route: route.name)
+
+    def slots(self, pool: str) -> int:
+        """What the pool's ready replicas offer together."""
+        return sum(endpoint.slots for endpoint in self.endpoints.get(pool, ()))
+
+    def target(self, principal: Principal, name: str) -> Target:
+        """Raises ``ModelNotFound``, or ``Busy`` while no pool of the version has a replica."""
+        route = self.route(principal, name)
+        arm = choose_arm(route, principal)
+        known = [self.pools[pool] for pool in arm.pools if pool in self.pools]
+        for pool in known:
+            if self.endpoints.get(pool.id):
+                return Target(route, arm, pool)
+        raise not_ready(name)
+
+
+def choose_arm(route: Route, principal: Principal) -> Arm:
+    """Sticky by the route's subject: who met a version meets it again while weights stand."""
+    serving = [arm for arm in route.arms if arm.weight > 0]
+    if len(serving) == 1:
+        return serving[0]
+    point = _point(route, principal)
+    for arm in serving:
+        point -= arm.weight
+        if point < 0:
+            return arm
+    raise ModelNotFound(route.name)
+
+
+def not_ready(name: str) -> Busy:
+    return Busy(
+        f"The model '{name}' is not ready yet; its deployment page says why.",
+        code="model_not_ready",
+        param="model",
+        retry_after_seconds=5,
+    )
+
+
+def _point(route: Route, principal: Principal) -> int:
+    subjects = {
+        "key": principal.key_id,
+        "project": principal.project,
+        "organization": principal.organization,
+    }
+    text = f"{route.hash_salt}:{subjects.get(route.subject, principal.key_id)}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % WHOLE
