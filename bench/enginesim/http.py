@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
             self.send(400, b"Invalid HTTP request received.", headers=b"connection: close\r\n")
             self.cut()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
+    def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._waiting.clear()
         if self._work is not None:

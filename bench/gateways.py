@@ -1,0 +1,136 @@
+"""Gateway processes on sockets that outlive them, and the documents that lead them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import msgspec
+import redis
+
+from serving.contracts import (
+    Arm,
+    Endpoint,
+    EndpointsDocument,
+    Pool,
+    ResidentAdapter,
+    Route,
+    RoutesDocument,
+    cell_stream,
+    document_key,
+    sign,
+)
+from supervisor.parts import Listeners
+from supervisor.sockets import open_sockets
+
+from .backing import CELL, ROOT, Backing
+from .engines import BASE, Simulator
+from .nginx import is_listening
+from .processes import running
+
+CLUSTER = "local"
+POOL = "pool"
+VERSION = "version"
+DIGEST = "d" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Gateways:
+    address: str
+    pids: tuple[int, ...]
+
+
+@contextmanager
+def gateways(backing: Backing, *, processes: int) -> Iterator[Gateways]:
+    """``processes`` of them on one port."""
+    with ExitStack() as stack:
+        sockets = open_sockets(Listeners(host="127.0.0.1", port=0, count=processes, metrics_port=0))
+        stack.callback(sockets.close)
+        port = sockets.gateways[0].getsockname()[1]
+        (backing.home / "run").mkdir(mode=0o700, exist_ok=True)
+        pids = []
+        for index in range(processes):
+            process = stack.enter_context(
+                running(
+                    [sys.executable, "-m", "serving.gateway"],
+                    log=backing.folder / f"gateway-{index}.log",
+                    ready=lambda: is_listening(port),
+                    environment=backing.environment
+                    | sockets.environment(index)
+                    | {"TESSERA_GATEWAY_PROCESSES": str(processes)},
+                    keep_fds=sockets.descriptors(),
+                    cwd=ROOT,
+                )
+            )
+            pids.append(process.pid)
+        yield Gateways(f"http://127.0.0.1:{port}", tuple(pids))
+
+
+def publish(
+    backing: Backing, simulators: Sequence[Simulator], *, models: Sequence[str], slots: int
+) -> None:
+    """Sign both documents and push them: every model of the tenant is on every simulator.
+
+    A model's adapter carries the model's name.
+    """
+    key = backing.secret("TESSERA_DOCUMENT_KEY")
+    documents = (
+        (CELL, _routes(backing, models, slots)),
+        (CLUSTER, _endpoints(simulators, models, slots)),
+    )
+    with redis.Redis.from_url(backing.environment["REDIS_URL"]) as server:
+        for scope, document in documents:
+            signed = sign(document, key=key, sequence=time.time_ns(), issued_at=time.time())
+            server.set(document_key(signed.kind, scope), msgspec.json.encode(signed))
+            server.xadd(cell_stream(CELL), {"kind": signed.kind, "scope": scope})
+
+
+def _routes(backing: Backing, models: Sequence[str], slots: int) -> RoutesDocument:
+    pool = Pool(
+        id=POOL,
+        cluster=CLUSTER,
+        base=BASE,
+        context_tokens=8192,
+        default_output_tokens=256,
+        slots_per_replica=slots,
+    )
+    return RoutesDocument(
+        cell=CELL, pools=(pool,), routes=tuple(_route(backing, name) for name in models)
+    )
+
+
+def _route(backing: Backing, model: str) -> Route:
+    arm = Arm(
+        version=VERSION, adapter=model, digest=DIGEST, weight=10_000, arm="stable", pools=(POOL,)
+    )
+    return Route(
+        organization=backing.tenant.organization,
+        project=backing.tenant.project,
+        name=model,
+        deployment=model,
+        created=0,
+        arms=(arm,),
+    )
+
+
+def _endpoints(
+    simulators: Sequence[Simulator], models: Sequence[str], slots: int
+) -> EndpointsDocument:
+    adapters = tuple(ResidentAdapter(name=model, digest=DIGEST) for model in models)
+    return EndpointsDocument(
+        cluster=CLUSTER,
+        endpoints=tuple(
+            Endpoint(
+                pool=POOL,
+                replica=one.replica,
+                incarnation=f"{one.replica}-{one.pid}",
+                address=one.address,
+                slots=slots,
+                adapters=adapters,
+            )
+            for one in simulators
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Load for benchmarks and fault tests: only on this machine, bounded in every direction."""
