@@ -114,7 +114,7 @@ def _page_or_json(request: HttpRequest, error: DomainError) -> HttpResponseBase:
 
 
 def _refusal(error: exceptions.APIException) -> DomainError:
-    known = DomainError(str(error.detail), code=str(error.default_code))
+    known = DomainError(str(error.detail), code=str(error.get_codes()))
     known.status = error.status_code
     if isinstance(error, exceptions.Throttled):
         known.retry_after_seconds = error.wait

@@ -9,6 +9,10 @@ app_name = "reference"
 
 urlpatterns = [
     path("schema", SpectacularAPIView.as_view(), name="schema"),
-    path("docs", SpectacularRedocView.as_view(url_name="reference:schema"), name="docs"),
+    path(
+        "docs",
+        SpectacularRedocView.as_view(url_name="reference:schema", template_name="reference.html"),
+        name="docs",
+    ),
     path("docs/try", SpectacularSwaggerView.as_view(url_name="reference:schema"), name="try"),
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -155,8 +154,11 @@ def _key_end(key: ApiKey, caller: Caller, now: datetime) -> None:
 
 def push_revoked(key: ApiKey) -> None:
     """Tell the gateways once it is committed. If that fails they learn it by themselves within 5 s."""
-    receiver = import_string(settings.TESSERA_KEY_REVOKED_RECEIVER)
-    transaction.on_commit(partial(receiver, str(key.id)), robust=True)
+
+    def push() -> None:
+        import_string(settings.TESSERA_KEY_REVOKED_RECEIVER)(str(key.id))
+
+    transaction.on_commit(push, robust=True)
 
 
 def _key_for_change(organization_id: UUID, key_id: UUID) -> ApiKey:

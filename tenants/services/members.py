@@ -44,6 +44,7 @@ def member_role_change(
 
 def member_remove(organization_id: UUID, membership_id: UUID, *, caller: Caller) -> None:
     """Take somebody's membership away; anybody may leave by themselves. Keys they made stay: they are the organization's."""
+    caller.require(Permission.MEMBER_READ, organization_id=organization_id)
     with organization_scope(organization_id):
         member = _member_for_change(organization_id, membership_id)
         if caller.actor_type is not ActorType.USER or caller.actor_id != str(member.user_id):

@@ -38,3 +38,9 @@ def make_key(organization: Organization, *scopes: Scope, models: list[str] | Non
         scopes=list(scopes or (Scope.INFERENCE,)),
         models=models,
     )
+
+
+def caller_of(organization: Organization, role: Role) -> Caller:
+    """A new member with this role, as a caller."""
+    member = make_member(organization, role)
+    return Caller.member(member.user, organization_id=organization.id, role=role, address=None)

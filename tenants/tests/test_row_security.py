@@ -10,6 +10,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from kernel.ids import uuid7
 from kernel.keys import key_mac
+from pytest_django import Settings
 
 from tenants.models import ApiKey, Organization, Project, Quota, Role, Scope
 from tenants.scope import organization_scope, platform_scope
@@ -163,10 +164,10 @@ def _as_gateway() -> psycopg.Connection:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_gateway_learns_who_is_behind_a_key(settings: pytest.FixtureRequest) -> None:
+def test_the_gateway_learns_who_is_behind_a_key(settings: Settings) -> None:
     organization = make_organization()
     made = make_key(organization, Scope.INFERENCE, models=["support"])
-    mac = key_mac(bytes.fromhex(settings.TESSERA_KEY_PEPPER), made.secret)  # type: ignore[attr-defined]
+    mac = key_mac(bytes.fromhex(settings.TESSERA_KEY_PEPPER), made.secret)
     with _as_gateway() as gateway:
         cursor = gateway.execute("SELECT * FROM tessera_principal(%s)", [mac])
         assert cursor.description is not None

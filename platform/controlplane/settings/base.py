@@ -16,6 +16,7 @@ from .portal import *  # noqa: F403
 from .portal import PORTAL_APPS
 from .queues import *  # noqa: F403
 from .rest import *  # noqa: F403
+from .serving import *  # noqa: F403
 
 PROJECT_DIR = Path(__file__).resolve().parents[3]
 
@@ -106,7 +107,6 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "APP_DIRS": True,
-        "DIRS": [PROJECT_DIR / "platform" / "controlplane" / "portal" / "templates"],
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
