@@ -57,12 +57,15 @@ class Agent:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_orders())
-            tasks.create_task(self._watch.follow_starts())
-            tasks.create_task(self._watch.follow_health())
-            tasks.create_task(self._follow_work())
-            tasks.create_task(self._reporter.run())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow_orders())
+                tasks.create_task(self._watch.follow_starts())
+                tasks.create_task(self._watch.follow_health())
+                tasks.create_task(self._follow_work())
+                tasks.create_task(self._reporter.run())
+        finally:
+            await self._watch.aclose()
 
     def report(self) -> AgentReport | None:
         """What is true now; ``None`` before the engine was ever started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Literal
 
 import httpx2
@@ -14,6 +15,8 @@ PROBE_SECONDS = 30.0
 LOAD_SECONDS = 120.0
 TOP_LOGPROBS = 20  # what vLLM gives at most unless told otherwise
 PROBE_SALT = "tessera-agent"  # keeps probes out of every tenant's prefix cache
+
+_WORKER_WORDS = re.compile(r"Worker failed with error '(.+)', please check the stack trace")
 
 Logprobs = dict[str, float]
 Pulse = Literal["alive", "sick", "absent"]
@@ -127,9 +130,10 @@ def _require_success(response: httpx2.Response) -> None:
 
 
 def _engine_words(response: httpx2.Response) -> str:
-    """The message of vLLM's error object, or the beginning of whatever came."""
+    """The message of vLLM's error object, its worker's own words if it quotes them."""
     try:
-        message = response.json()["error"]["message"]
+        message = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         message = response.text
-    return str(message)[:300].rstrip(".") + "."
+    quoted = _WORKER_WORDS.search(message)
+    return (quoted[1] if quoted else message)[:300].rstrip(".") + "."

@@ -10,6 +10,7 @@ from serving.contracts import AdapterReport, AdapterState, WantedAdapter
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0
 LASTING_RETRY_SECONDS = 60.0
+PATIENCE = 3  # failures in a row that may pass by themselves before they are shown as one
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,15 @@ def changes(
 
 
 def failed(resident: Resident, reason: str, *, lasting: bool, now: float) -> Resident:
-    """After a failure: a lasting one is shown as failed, another is tried again soon."""
+    """After a failure: shown as failed if it is lasting or keeps happening, and tried again."""
+    failures = resident.failures + 1
     wait = LASTING_RETRY_SECONDS
     if not lasting:
-        wait = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**resident.failures)
+        wait = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 10))
     return replace(
         resident,
-        state="failed" if lasting else resident.state,
+        state="failed" if lasting or failures >= PATIENCE else resident.state,
         reason=reason,
-        failures=resident.failures + 1,
+        failures=failures,
         again_at=now + wait,
     )

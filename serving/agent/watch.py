@@ -65,6 +65,10 @@ class EngineWatch:
         self._clock = clock
         self._probe_at = 0.0
 
+    async def aclose(self) -> None:
+        if self.present is not None:
+            await self.present.engine.aclose()
+
     async def follow_starts(self) -> None:
         while True:
             announced = current_incarnation(self._run_dir)

@@ -83,8 +83,9 @@ class AdapterWork:
             self._note(present, resident)
             try:
                 folder = await self._cache.ensure(resident.adapter, self._source)
-                resident = replace(resident, state="loading")
-                self._note(present, resident)
+                if resident.state == "fetching":  # a failed one stays so until it is proven
+                    resident = replace(resident, state="loading")
+                    self._note(present, resident)
                 await present.engine.load(resident.adapter.name, str(folder))
                 outcome = await self._prove(present, resident, base)
             except AgentProblem as problem:

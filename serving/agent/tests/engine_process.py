@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -99,6 +100,9 @@ class EngineProcess:
         raise TimeoutError(f"The engine is not ready: {self.log.read_text()[-2000:]}")
 
     def _is_healthy(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:  # httpx2 leaks a socket that cannot connect
+            if probe.connect_ex(self.address.removeprefix("unix:")):
+                return False
         try:
             with self.client(seconds=5) as client:
                 return client.get("/health").status_code == 200

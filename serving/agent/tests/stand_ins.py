@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,10 +23,16 @@ class FakeControlPlane:
         self._orders = self._numbered(0, ())
         self._changed = asyncio.Event()
 
-    def order(self, folders: dict[WantedAdapter, Path]) -> None:
-        number = int(self._orders.etag) + 1
-        self._orders = self._numbered(number, tuple(folders))
-        self._folders.update({adapter.digest: folder for adapter, folder in folders.items()})
+    def order(self, folders: dict[str, Path]) -> None:
+        """Order these adapters, by name, and no others."""
+        adapters = tuple(wanted_adapter(name, folder) for name, folder in folders.items())
+        self._folders.update(
+            {
+                adapter.digest: folder
+                for adapter, folder in zip(adapters, folders.values(), strict=True)
+            }
+        )
+        self._orders = self._numbered(int(self._orders.etag) + 1, adapters)
         self._changed.set()
 
     def _numbered(self, number: int, adapters: tuple[WantedAdapter, ...]) -> AgentOrders:
@@ -67,6 +74,12 @@ class FakeControlPlane:
 
     def reason_of(self, name: str) -> str:
         return next(adapter.reason for adapter in self.last.adapters if adapter.name == name)
+
+
+def wanted_adapter(name: str, folder: Path) -> WantedAdapter:
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+    return WantedAdapter(name=name, digest=digest, files=files)
 
 
 async def in_chunks(data: bytes, size: int = 65_536) -> AsyncIterator[bytes]:

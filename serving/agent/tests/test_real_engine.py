@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,21 +16,14 @@ from serving.agent.fetch import AdapterCache
 from serving.agent.proof import effect, take_signature
 from serving.agent.tests.engine_process import EngineProcess, write_tiny_adapter
 from serving.agent.tests.stand_ins import FakeControlPlane, eventually
-from serving.contracts import WantedAdapter
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 
-def ordered(folder: Path, name: str) -> WantedAdapter:
-    files = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()
-    }
-    digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
-    return WantedAdapter(name=name, digest=digest, files=files)
-
-
 @asynccontextmanager
-async def agent_of(engine: EngineProcess, control: FakeControlPlane, cache: Path) -> AsyncIterator[Agent]:
+async def agent_of(
+    engine: EngineProcess, control: FakeControlPlane, cache: Path
+) -> AsyncIterator[Agent]:
     agent = Agent(
         replica="replica-1",
         run_dir=engine.run_dir,
@@ -53,9 +45,11 @@ async def test_adapters_are_fetched_loaded_and_proven(
     one = write_tiny_adapter(tmp_path / "one", seed=1)
     two = write_tiny_adapter(tmp_path / "two", seed=2)
     control = FakeControlPlane(base=tiny_engine.base)
-    control.order({ordered(one, "proven-one"): one, ordered(two, "proven-two"): two})
+    control.order({"proven-one": one, "proven-two": two})
     async with agent_of(tiny_engine, control, tmp_path / "cache"):
-        await eventually(lambda: control.states() == {"proven-one": "proven", "proven-two": "proven"})
+        await eventually(
+            lambda: control.states() == {"proven-one": "proven", "proven-two": "proven"}
+        )
     answers = {
         tiny_engine.complete("tell me", model=name)["choices"][0]["text"]
         for name in ("tiny", "proven-one", "proven-two")
@@ -69,9 +63,11 @@ async def test_an_adapter_of_zeros_is_never_proven(
     zeros = write_tiny_adapter(tmp_path / "zeros", seed=3, scale=0.0)
     good = write_tiny_adapter(tmp_path / "good", seed=4)
     control = FakeControlPlane(base=tiny_engine.base)
-    control.order({ordered(zeros, "zeros"): zeros, ordered(good, "beside-zeros"): good})
+    control.order({"zeros": zeros, "beside-zeros": good})
     async with agent_of(tiny_engine, control, tmp_path / "cache"):
-        await eventually(lambda: control.states() == {"zeros": "no_effect", "beside-zeros": "proven"})
+        await eventually(
+            lambda: control.states() == {"zeros": "no_effect", "beside-zeros": "proven"}
+        )
     assert "proven" not in control.every_state_of("zeros")
     assert "does not change" in control.reason_of("zeros")
     with tiny_engine.client() as client:
@@ -85,7 +81,7 @@ async def test_what_is_no_longer_ordered_is_reported_gone_and_unloaded(
 ) -> None:
     folder = write_tiny_adapter(tmp_path / "one", seed=5)
     control = FakeControlPlane(base=tiny_engine.base)
-    control.order({ordered(folder, "short-lived"): folder})
+    control.order({"short-lived": folder})
     engine = Engine(tiny_engine.address, key=tiny_engine.key)
     async with agent_of(tiny_engine, control, tmp_path / "cache"):
         await eventually(lambda: control.states() == {"short-lived": "proven"})
@@ -106,7 +102,7 @@ async def test_an_adapter_the_engine_cannot_use_fails_with_the_engines_words(
     (broken / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     (broken / "adapter_config.json").write_text('{"r": 512, "lora_alpha": 1, "target_modules": []}')
     control = FakeControlPlane(base=tiny_engine.base)
-    control.order({ordered(broken, "broken"): broken})
+    control.order({"broken": broken})
     async with agent_of(tiny_engine, control, tmp_path / "cache"):
         await eventually(lambda: control.states() == {"broken": "failed"})
     assert "rank" in control.reason_of("broken")
@@ -164,7 +160,7 @@ async def test_a_killed_engine_comes_back_with_its_adapters(
     """The new start is another incarnation at another address, and proves everything again."""
     folder = write_tiny_adapter(tmp_path / "one", seed=8)
     control = FakeControlPlane(base=tiny_engine.base)
-    control.order({ordered(folder, "survivor"): folder})
+    control.order({"survivor": folder})
     async with agent_of(tiny_engine, control, tmp_path / "cache"):
         await eventually(lambda: control.states() == {"survivor": "proven"})
         before, address = tiny_engine.incarnation, tiny_engine.address
