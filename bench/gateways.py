@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPConnection, HTTPException
 
 import msgspec
 import redis
@@ -23,13 +25,13 @@ from serving.contracts import (
     document_key,
     sign,
 )
+from serving.gateway.listening import is_locked, lock_path
 from supervisor.parts import Listeners
 from supervisor.sockets import open_sockets
 
 from .backing import CELL, ROOT, Backing
 from .engines import BASE, Simulator
-from .nginx import is_listening
-from .processes import running
+from .processes import running, wait_until
 
 CLUSTER = "local"
 POOL = "pool"
@@ -45,19 +47,20 @@ class Gateways:
 
 @contextmanager
 def gateways(backing: Backing, *, processes: int) -> Iterator[Gateways]:
-    """``processes`` of them on one port."""
+    """``processes`` of them on one port, all accepting, with the documents that are published."""
+    run = backing.home / "run"
+    run.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
         sockets = open_sockets(Listeners(host="127.0.0.1", port=0, count=processes, metrics_port=0))
         stack.callback(sockets.close)
-        port = sockets.gateways[0].getsockname()[1]
-        (backing.home / "run").mkdir(mode=0o700, exist_ok=True)
+        metrics_port: int = sockets.metrics.getsockname()[1]
         pids = []
         for index in range(processes):
             process = stack.enter_context(
                 running(
                     [sys.executable, "-m", "serving.gateway"],
                     log=backing.folder / f"gateway-{index}.log",
-                    ready=lambda: is_listening(port),
+                    ready=partial(is_locked, lock_path(run, index)),
                     environment=backing.environment
                     | sockets.environment(index)
                     | {"TESSERA_GATEWAY_PROCESSES": str(processes)},
@@ -66,6 +69,8 @@ def gateways(backing: Backing, *, processes: int) -> Iterator[Gateways]:
                 )
             )
             pids.append(process.pid)
+        wait_until(lambda: _is_ready(metrics_port), what="gateway with documents")
+        port = sockets.gateways[0].getsockname()[1]
         yield Gateways(f"http://127.0.0.1:{port}", tuple(pids))
 
 
@@ -134,3 +139,14 @@ def _endpoints(
             for one in simulators
         ),
     )
+
+
+def _is_ready(metrics_port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", metrics_port, timeout=2)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

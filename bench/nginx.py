@@ -6,6 +6,7 @@ and no buffering, so that a streamed chunk leaves as it comes.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from .processes import descendants, running
 MISSING = "nginx is not installed here (Debian: apt-get install nginx-light), so it is left out."
 
 _CONFIGURATION = """\
+{user}
 daemon off;
 worker_processes 1;
 pid {folder}/nginx.pid;
@@ -70,7 +72,12 @@ def plain_proxy(binary: str, *, folder: Path, engine_socket: Path) -> Iterator[N
     port = free_port()
     configuration = folder / "nginx.conf"
     configuration.write_text(
-        _CONFIGURATION.format(folder=folder, engine=f"unix:{engine_socket}", port=port)
+        _CONFIGURATION.format(
+            user="user root;" if os.geteuid() == 0 else "",  # its worker may open our folders
+            folder=folder,
+            engine=f"unix:{engine_socket}",
+            port=port,
+        )
     )
     argv = [binary, "-p", str(folder), "-c", str(configuration), "-e", str(folder / "error.log")]
     with running(argv, log=folder / "log", ready=lambda: is_listening(port)) as process:
