@@ -1,8 +1,9 @@
-"""One real PostgreSQL and one real Redis for the whole test session, started when the first test asks for them.
+"""One real PostgreSQL and one real Redis for the whole test session, started when the first test
+asks for them.
 
 Tests run as the application's role, so row-level security binds them as it binds the product.
-``DATABASE_URL`` and ``REDIS_URL`` in the environment are used instead of starting servers; the database's name must
-begin with ``test_``, because tests empty it.
+``DATABASE_URL`` and ``REDIS_URL`` in the environment are used instead of starting servers; the
+database's name must begin with ``test_``, because tests empty it.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def redis_url(run_dir: Path) -> Iterator[str]:
         return
     with ValkeyServer(run_dir / "valkey", settings=IN_MEMORY).running() as urls:
         settings.REDIS_URL = urls.redis
-        settings.CELERY_BROKER_URL = celery_app.conf.broker_url = urls.broker
+        settings.CELERY_BROKER_URL = urls.broker
+        celery_app.conf["broker_url"] = urls.broker
         settings.CACHES["default"]["LOCATION"] = urls.redis
         with _environment({"REDIS_URL": urls.redis, "CELERY_BROKER_URL": urls.broker}):
             yield urls.redis

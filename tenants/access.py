@@ -1,7 +1,7 @@
 """Who may do what: one table from roles and key scopes to permissions, and the caller who has them.
 
-The table is the whole policy. Views and pages ask for a permission, services ask again before they write; nobody asks
-for a role.
+The table is the whole policy. Views and pages ask for a permission, services ask again before they
+write; nobody asks for a role.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class ActorType(StrEnum):
 class Caller:
     """Somebody who is known, and what they may do in one organization.
 
-    ``organization_id`` is empty for operators, the system itself, and people who belong nowhere yet.
-    ``label`` and ``address`` are for the audit record only.
+    ``organization_id`` is empty for operators, the system itself, and people who belong nowhere
+    yet. ``label`` and ``address`` are for the audit record only.
     """
 
     actor_type: ActorType

@@ -1,4 +1,4 @@
-"""Operators' view of every object. What changes goes through the same services as everywhere else."""
+"""Operators' view of every object. Changes go through the same services as everywhere else."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from django.contrib.auth.models import Group
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from kernel.errors import DomainError
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm
 
+from kernel.errors import DomainError
 from tenants import services
 from tenants.access import Caller
 from tenants.models import (
@@ -34,7 +34,7 @@ admin.site.unregister(Group)  # roles are in memberships
 
 
 class ServiceAdmin(ModelAdmin):
-    """An admin page whose writes are services: a refusal of theirs is shown, and nothing is changed."""
+    """A page whose writes are services: a refusal of theirs is shown, and nothing changes."""
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return _shown(request, super().changeform_view, *args, **kwargs)
@@ -74,8 +74,12 @@ class OrganizationAdmin(ServiceAdmin):
     actions: ClassVar = ["suspend", "resume"]
 
     def get_form(
-        self, request: HttpRequest, obj: Model | None = None, change: bool = False, **kwargs: Any
-    ) -> Any:  # noqa: FBT001, FBT002 - Django's signature
+        self,
+        request: HttpRequest,
+        obj: Model | None = None,
+        change: bool = False,  # noqa: FBT001, FBT002 - Django's signature
+        **kwargs: Any,
+    ) -> Any:
         if obj is None:
             kwargs["form"] = NewOrganizationForm
         return super().get_form(request, obj, change, **kwargs)
@@ -264,18 +268,18 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]
     form = UserChangeForm
     add_form = NewUserForm
     change_password_form = AdminPasswordChangeForm
-    ordering: ClassVar = ["email"]
-    list_display: ClassVar = ["email", "name", "is_staff", "is_active", "last_login"]
-    list_filter: ClassVar = ["is_staff", "is_active"]
-    search_fields: ClassVar = ["email", "name", "id"]
-    readonly_fields: ClassVar = ["last_login", "date_joined"]
-    filter_horizontal: ClassVar = []
-    fieldsets: ClassVar = [
+    ordering = ["email"]
+    list_display = ["email", "name", "is_staff", "is_active", "last_login"]
+    list_filter = ["is_staff", "is_active"]
+    search_fields = ["email", "name", "id"]
+    readonly_fields = ["last_login", "date_joined"]
+    filter_horizontal = []
+    fieldsets = [
         (None, {"fields": ["email", "name", "password"]}),
         ("Access", {"fields": ["is_active", "is_staff", "is_superuser"]}),
         ("Times", {"fields": ["last_login", "date_joined"]}),
     ]
-    add_fieldsets: ClassVar = [(None, {"fields": ["email", "name"]})]
+    add_fieldsets = [(None, {"fields": ["email", "name"]})]
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:  # noqa: FBT001
         services.user_save(obj, caller=operator(request))

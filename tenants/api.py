@@ -12,12 +12,12 @@ from django.middleware.csrf import get_token
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from kernel.errors import Forbidden
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from kernel.errors import Forbidden
 from tenants import selectors, services
 from tenants import serializers as shapes
 from tenants.access import Caller, Permission

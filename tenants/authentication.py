@@ -1,4 +1,6 @@
-"""How the REST API learns who holds the key in ``Authorization``. Sessions are REST framework's own matter."""
+"""How the REST API learns who holds the key in ``Authorization``. Sessions are REST framework's own
+matter.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ class KeyAuthentication(authentication.BaseAuthentication):
             address=client_address(request),
         )
 
-    def authenticate_header(self, request: Request) -> str:  # noqa: ARG002 - the interface's signature
+    def authenticate_header(self, request: Request) -> str:
         return "Bearer"
 
 
@@ -44,7 +46,7 @@ class _KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-cal
     target_class = "tenants.authentication.KeyAuthentication"
     name = "key"
 
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:  # noqa: ARG002
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
         return {"type": "http", "scheme": "bearer", "description": "A key of scope `manage`."}
 
 

@@ -17,7 +17,7 @@ from kernel.errors import Conflict, Forbidden
 
 class LastOwner(Conflict):
     code = "last_owner"
-    default_message = "An organization keeps at least one owner. Make somebody else an owner first, then try again."
+    default_message = "An organization keeps at least one owner. Make somebody else an owner first."
 
 
 class AlreadyMember(Conflict):

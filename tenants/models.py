@@ -116,7 +116,9 @@ class Project(models.Model):
 
 
 class Quota(models.Model):
-    """Limits that differ from the plan, for an organization or one of its projects. Empty means: as the plan."""
+    """Limits that differ from the plan, for an organization or one of its projects. Empty means: as
+    the plan.
+    """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="quotas")
     project = models.ForeignKey(
@@ -236,7 +238,9 @@ class ApiKey(models.Model):
 
 
 class AuditEvent(models.Model):
-    """Who did what to what. Written in the same transaction as the change; never changed afterwards."""
+    """Who did what to what. Written in the same transaction as the change; never changed
+    afterwards.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     organization = models.ForeignKey(

@@ -1,4 +1,5 @@
-"""What every REST view of every room is made of: permission, organization scope, strict input, pages.
+"""What every REST view of every room is made of: permission, organization scope, strict input,
+pages.
 
 A view says which permission each method needs; the rest is: parse, call, present.
 
@@ -93,7 +94,9 @@ class OrganizationView(APIView):
             self._scope.enter_context(organization_scope(self.organization))
 
     def handle_exception(self, exc: Exception) -> Response:
-        """A refused request leaves nothing behind: its transaction is rolled back before the answer is made."""
+        """A refused request leaves nothing behind: its transaction is rolled back before the answer
+        is made.
+        """
         self._scope.__exit__(type(exc), exc, exc.__traceback__)
         return super().handle_exception(exc)
 

@@ -1,8 +1,9 @@
-"""Migration operations for the second wall: row-level security, grants, and references that stay in one tenant.
+"""Migration operations for the second wall: row-level security, grants, and references that stay in
+one tenant.
 
-Every table that holds tenants' rows calls ``enable_row_security`` in the migration that creates it; a test looks
-through ``pg_class`` for one that forgot. The policies bind the owner too (``FORCE``), so that a migration which
-touches tenants' rows says ``SET LOCAL app.platform = 'on'`` itself.
+Every table that holds tenants' rows calls ``enable_row_security`` in the migration that creates it;
+a test looks through ``pg_class`` for one that forgot. The policies bind the owner too (``FORCE``),
+so that a migration which touches tenants' rows says ``SET LOCAL app.platform = 'on'`` itself.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def enable_row_security(table: str, organization_column: str = "organization_id"
 
 
 def append_only(table: str) -> RunSQL:
-    """Rows can be added and read, never changed: by the grants, and by a trigger that binds the owner as well."""
+    """Rows can be added and read, never changed: by the grants, and by a trigger that binds the
+    owner as well.
+    """
     return RunSQL(
         [
             f"REVOKE UPDATE, DELETE, TRUNCATE ON {table} FROM tessera_app",
@@ -53,8 +56,9 @@ def append_only(table: str) -> RunSQL:
 def same_organization(table: str, column: str, target: str) -> RunSQL:
     """``table.column`` may only point at a row of ``target`` that belongs to the same organization.
 
-    Foreign keys are checked past row-level security, so a plain one would accept somebody else's row.
-    ``target`` needs a unique constraint on ``(organization_id, id)``: see ``organization_key``.
+    Foreign keys are checked past row-level security, so a plain one would accept somebody else's
+    row. ``target`` needs a unique constraint on ``(organization_id, id)``: see
+    ``organization_key``.
     """
     name = f"{table}_{column}_same_org"
     return RunSQL(

@@ -1,7 +1,8 @@
 """Whose rows this transaction may see: the second wall behind the scope argument of every selector.
 
-PostgreSQL's policies (``tenants/rls.py``) read two settings that live as long as a transaction. Without a scope no
-tenant's row is visible at all. A scope opens a transaction, so nothing may wait for the network inside one.
+PostgreSQL's policies (``tenants/rls.py``) read two settings that live as long as a transaction.
+Without a scope no tenant's row is visible at all. A scope opens a transaction, so nothing may wait
+for the network inside one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def organization_scope(organization_id: UUID) -> Iterator[None]:
 
 @contextmanager
 def platform_scope() -> Iterator[None]:
-    """Every organization's rows are visible inside: operators, reconcile, and finding out who somebody is."""
+    """Every organization's rows are visible inside: operators, reconcile, and finding out who
+    somebody is.
+    """
     with _scope("", "on"):
         yield
 

@@ -1,7 +1,10 @@
-"""Reads. The organization is an argument of every one, except of those whose name says whose rows they find."""
+"""Reads. The organization is an argument of every one, except of those whose name says whose rows
+they find.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -75,7 +78,9 @@ def principal_by_key(text: str) -> Principal | None:
 
 
 def membership_list_of_user(user: User) -> list[Membership]:
-    """The organizations that somebody belongs to: the one read that crosses organizations for a person."""
+    """The organizations that somebody belongs to: the one read that crosses organizations for a
+    person.
+    """
     with platform_scope():
         return list(
             Membership.objects.filter(user=user)
@@ -85,7 +90,9 @@ def membership_list_of_user(user: User) -> list[Membership]:
 
 
 def membership_of_user(user: User, organization: str) -> Membership:
-    """The membership in an organization named by id or slug; anybody else's organization is not found."""
+    """The membership in an organization named by id or slug; anybody else's organization is not
+    found.
+    """
     match = Q(organization__slug=organization)
     if (identifier := as_uuid(organization)) is not None:
         match |= Q(organization_id=identifier)
@@ -172,7 +179,9 @@ def plan_get(code: str) -> Plan:
 
 
 def limits_get(organization_id: UUID, project_id: UUID | None = None) -> Limits:
-    """The organization's limits, or those of one of its projects: the first value set, nearest first."""
+    """The organization's limits, or those of one of its projects: the first value set, nearest
+    first.
+    """
     organization = organization_get(organization_id)
     quotas = {
         quota.project_id: quota for quota in Quota.objects.filter(organization_id=organization_id)
@@ -195,5 +204,5 @@ def as_uuid(text: str | UUID) -> UUID | None:
 
 
 def _first_set(name: str, layers: tuple[Quota | Plan | None, ...]) -> int:
-    values = (getattr(layer, name) for layer in layers if layer is not None)
+    values: Iterator[int | None] = (getattr(each, name) for each in layers if each is not None)
     return next(value for value in values if value is not None)

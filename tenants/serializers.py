@@ -1,4 +1,4 @@
-"""What the REST API takes and shows. Input is strict; output never holds more than is listed here."""
+"""What the REST API takes and shows. Input is strict; output is what is listed here."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from allauth.account.adapter import get_adapter
 from django.contrib.auth import login
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
-from kernel.errors import DomainError, QuotaExceeded
 
+from kernel.errors import DomainError, QuotaExceeded
 from tenants.models import User
 
 _LOCKED_SECONDS = 300

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.http import HttpRequest
 
 
-class AccountAdapter(DefaultAccountAdapter):
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth says Any
     """Accounts are opened by invitation unless ``TESSERA_SIGNUP`` is set."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:

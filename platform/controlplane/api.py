@@ -1,6 +1,7 @@
 """The one place that renders errors of the control plane, for the REST API and for pages.
 
-Every error of the API has one shape: ``{"error": {"code", "message", "param", "rule", "request_id"}}``.
+Every error of the API has one shape: ``{"error": {"code", "message", "param", "rule",
+"request_id"}}``.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def error_body(error: DomainError) -> dict[str, Any]:
     }
 
 
-def exception_response(error: Exception, context: dict[str, Any]) -> Response | None:
+def exception_response(error: Exception, _context: dict[str, Any]) -> Response | None:
     """REST framework's exception handler; what it does not know becomes ``server_error``."""
     known = translate(error)
     if known is None:
@@ -53,7 +54,7 @@ def exception_response(error: Exception, context: dict[str, Any]) -> Response | 
     return Response(error_body(known), status=known.status, headers=_headers(error, known))
 
 
-def translate(error: BaseException | None) -> DomainError | None:
+def translate(error: BaseException | None) -> DomainError | None:  # noqa: PLR0911 - a table
     """Anybody's exception in our vocabulary, or nothing where it is a fault of ours."""
     match error:
         case DomainError():
@@ -75,17 +76,19 @@ def translate(error: BaseException | None) -> DomainError | None:
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    """Django's handler for whatever nobody caught, also above the views; a database that is away is not a bug."""
+    """Django's handler for whatever nobody caught, also above the views; a database that is away is
+    not a bug.
+    """
     known = translate(sys.exc_info()[1])
     error = known if isinstance(known, Unavailable) else DomainError(code="internal_error")
     return _page_or_json(request, error)
 
 
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+def not_found(request: HttpRequest, **_: Any) -> HttpResponseBase:
     return _page_or_json(request, NotFound())
 
 
-def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
+def csrf_failure(request: HttpRequest, **_: Any) -> HttpResponseBase:
     error = Forbidden(
         "The CSRF token is missing or wrong. Read it from GET /api/v1/session and send it as "
         "X-CSRFToken; in a browser, reload the page.",
@@ -116,8 +119,7 @@ def _page_or_json(request: HttpRequest, error: DomainError) -> HttpResponseBase:
 def _refusal(error: exceptions.APIException) -> DomainError:
     known = DomainError(str(error.detail), code=str(error.get_codes()))
     known.status = error.status_code
-    if isinstance(error, exceptions.Throttled):
-        known.retry_after_seconds = error.wait
+    known.retry_after_seconds = getattr(error, "wait", None)
     return known
 
 

@@ -4,7 +4,9 @@ from django.apps import AppConfig
 
 
 class ControlPlaneConfig(AppConfig):
-    """The project as an app: its commands, its pages, and the Celery app that ``shared_task`` binds to."""
+    """The project as an app: its commands, its pages, and the Celery app that ``shared_task`` binds
+    to.
+    """
 
     name = "controlplane"
     verbose_name = "Control plane"

@@ -36,7 +36,9 @@ _RELAXED_NAMESPACES = frozenset({"admin", "reference"})
 
 
 class RequestIdentity:
-    """Gives a request its id, names it in the log and in ``x-request-id``. A client's own id is not taken."""
+    """Gives a request its id, names it in the log and in ``x-request-id``. A client's own id is not
+    taken.
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response

@@ -21,7 +21,7 @@ _ORGANIZATION = OpenApiParameter(
 class Schema(AutoSchema):
     """Views about an organization all take its name."""
 
-    def get_override_parameters(self) -> list[OpenApiParameter]:
+    def get_override_parameters(self) -> list[Any]:
         return [_ORGANIZATION] if isinstance(self.view, OrganizationView) else []
 
 
@@ -30,7 +30,7 @@ def published_endpoints(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...
     return [endpoint for endpoint in endpoints if endpoint[0].startswith("/api/v1/")]
 
 
-def describe_errors(result: dict[str, Any], generator: Any, request: Any, public: bool) -> Any:  # noqa: FBT001 - the hook's signature
+def describe_errors(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """Every operation may answer with our one shape of error."""
     text = {"type": "string"}
     optional = {"type": "string", "nullable": True}

@@ -9,15 +9,17 @@ from redis import Redis
 
 from serving.contracts import cell_stream
 
-# Gateways read within seconds or not at all; what they miss they learn when a principal's age is up.
+# Gateways read within seconds or not at all; what they miss they learn when a principal's age is
+# up.
 _KEPT_ENTRIES = 10_000
 
 
 def key_revoked(key_id: str) -> None:
     """Gateways forget this key now, and end what it streams."""
-    entry = {"kind": "revoked", "key_id": key_id}
     stream = cell_stream(settings.TESSERA_CELL)
-    _redis().xadd(stream, entry, maxlen=_KEPT_ENTRIES, approximate=True)
+    _redis().xadd(
+        stream, {"kind": "revoked", "key_id": key_id}, maxlen=_KEPT_ENTRIES, approximate=True
+    )
 
 
 @cache

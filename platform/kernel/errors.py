@@ -8,7 +8,8 @@ DomainError
     QuotaExceeded        the caller's own limit; try later            429
     Unavailable          our side; try later                          503
 
-Two axes are enough: whose fault it is (``status``) and whether trying again can help (``retryable``).
+Two axes are enough: whose fault it is (``status``) and whether trying again can help
+(``retryable``).
 """
 
 from __future__ import annotations

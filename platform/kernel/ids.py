@@ -1,4 +1,4 @@
-"""Identifiers: UUIDv7 for rows, ULID for requests, events and processes, base32 of an id for names."""
+"""Identifiers: UUIDv7 for rows, ULID for requests, events and processes, base32 for names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """API keys: how they look, how a typing error is told apart, and what is stored in their place.
 
-A key is ``tsr_<live|test>_<27 base62>_<6 base62>``: 160 random bits, then the CRC-32 of everything before the last
-underscore. The checksum keeps nonsense away from the database; it proves nothing. Stored is only the MAC.
+A key is ``tsr_<live|test>_<27 base62>_<6 base62>``: 160 random bits, then the CRC-32 of everything
+before the last underscore. The checksum keeps nonsense away from the database; it proves nothing.
+Stored is only the MAC.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def key_new(environment: Environment) -> str:
 
 
 def key_is_wellformed(text: str) -> bool:
-    """Whether ``text`` has the shape of a key and its checksum is right: no lookup is worth it otherwise."""
+    """Whether ``text`` has the shape of a key and its checksum is right: no lookup is worth it
+    otherwise.
+    """
     if _SHAPE.fullmatch(text) is None:
         return False
     body, _, checksum = text.rpartition("_")
@@ -38,7 +41,7 @@ def key_is_wellformed(text: str) -> bool:
 
 
 def key_mac(pepper: bytes, text: str) -> bytes:
-    """What is stored and looked up: HMAC-SHA256 of the whole key under the installation's pepper."""
+    """What is stored and looked up: HMAC-SHA256 of the whole key under a secret pepper."""
     return hmac.new(pepper, text.encode("ascii"), hashlib.sha256).digest()
 
 

@@ -1,7 +1,8 @@
 """The one usage fact: what was metered, for whom, exactly once.
 
 Everything that is metered travels in this shape, from the place where it is measured to the ledger.
-``event_id`` and ``occurred_at`` identify the fact; ``fact_hash`` tells two facts with the same identity apart.
+``event_id`` and ``occurred_at`` identify the fact; ``fact_hash`` tells two facts with the same
+identity apart.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Kind(StrEnum):
 class UsageFact:
     """One metered thing. Ids are strings so that the fact is plain data on every wire.
 
-    ``quantities`` per class in whole units; for tokens ``input`` (all prompt tokens), ``cached_input``
-    (the part of ``input`` that came from the prefix cache) and ``output``.
+    ``quantities`` per class in whole units; for tokens ``input`` (all prompt tokens),
+    ``cached_input`` (the part of ``input`` that came from the prefix cache) and ``output``.
     ``occurred_at`` is microseconds since the epoch: the time of admission.
     """
 

@@ -1,7 +1,7 @@
 """Writes: one function per thing that is done.
 
-Each asks the caller's permission, writes, and leaves an audit record, all in one transaction; what gateways must hear
-is pushed once it is committed.
+Each asks the caller's permission, writes, and leaves an audit record, all in one transaction; what
+gateways must hear is pushed once it is committed.
 """
 
 from tenants.services.audit import audit_record

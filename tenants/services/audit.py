@@ -21,7 +21,7 @@ def audit_record(  # noqa: PLR0913 - the columns of the record
     organization_id: UUID | None,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Say who did what. Call it inside the transaction of the change: both are kept or neither is."""
+    """Say who did what. Call it in the transaction of the change: both are kept, or neither."""
     AuditEvent.objects.create(
         organization_id=organization_id,
         actor_type=caller.actor_type,

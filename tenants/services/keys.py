@@ -87,7 +87,9 @@ def key_rotate(
     caller: Caller,
     overlap: timedelta = ROTATION_OVERLAP,
 ) -> NewKey:
-    """A new key in place of an old one, which goes on working for ``overlap``; none means it ends at once."""
+    """A new key in place of an old one, which goes on working for ``overlap``; none means it ends
+    at once.
+    """
     caller.require(Permission.KEY_MANAGE, organization_id=organization_id)
     if not timedelta(0) <= overlap <= ROTATION_OVERLAP_LONGEST:
         raise Invalid(
@@ -153,7 +155,7 @@ def _key_end(key: ApiKey, caller: Caller, now: datetime) -> None:
 
 
 def push_revoked(key: ApiKey) -> None:
-    """Tell the gateways once it is committed. If that fails they learn it by themselves within 5 s."""
+    """Tell the gateways once it is committed. If that fails they learn it within 5 s."""
 
     def push() -> None:
         import_string(settings.TESSERA_KEY_REVOKED_RECEIVER)(str(key.id))

@@ -14,7 +14,9 @@ from tenants.services.rules import constraint_becomes
 
 
 def member_add(organization_id: UUID, *, caller: Caller, email: str, role: Role) -> Membership:
-    """Give somebody a role. Whoever has no account yet gets one without a password, to be set by mail."""
+    """Give somebody a role. Whoever has no account yet gets one without a password, to be set by
+    mail.
+    """
     caller.require(Permission.MEMBER_MANAGE, organization_id=organization_id)
     _require_grantable(caller, role)
     with (
@@ -43,7 +45,9 @@ def member_role_change(
 
 
 def member_remove(organization_id: UUID, membership_id: UUID, *, caller: Caller) -> None:
-    """Take somebody's membership away; anybody may leave by themselves. Keys they made stay: they are the organization's."""
+    """Take somebody's membership away; anybody may leave by themselves. Keys they made stay: they
+    are the organization's.
+    """
     caller.require(Permission.MEMBER_READ, organization_id=organization_id)
     with organization_scope(organization_id):
         member = _member_for_change(organization_id, membership_id)
@@ -70,7 +74,9 @@ def user_save(user: User, *, caller: Caller) -> User:
 
 
 def _member_for_change(organization_id: UUID, membership_id: UUID) -> Membership:
-    """The member, with the organization's row locked: two owners who leave at once come one after the other."""
+    """The member, with the organization's row locked: two owners who leave at once come one after
+    the other.
+    """
     Organization.objects.select_for_update(no_key=True).get(id=organization_id)
     return selectors.member_get(organization_id, membership_id)
 

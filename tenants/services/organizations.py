@@ -110,10 +110,9 @@ def quota_set(
         raise Invalid(f"There is no limit called {unknown[0]!r}.", param=unknown[0])
     values = {field: limits.get(field) for field in QUOTA_FIELDS}
     with organization_scope(organization_id):
-        if project_id is not None:
-            selectors.project_get(organization_id, project_id)
+        project = project_id and selectors.project_get(organization_id, project_id)
         quota, _ = Quota.objects.update_or_create(
-            organization_id=organization_id, project_id=project_id, defaults=values
+            organization_id=organization_id, project=project, defaults=values
         )
         audit_of(caller, "quota.set", quota, values, organization_id=organization_id)
     return quota

@@ -13,7 +13,9 @@ from kernel.errors import DomainError, Invalid
 
 
 def name_checked(text: str) -> str:
-    """A name for people: some printable text. Control characters would forge lines in logs and tables."""
+    """A name for people: some printable text. Control characters would forge lines in logs and
+    tables.
+    """
     name = text.strip()
     if not name or len(name) > 80:
         raise Invalid("A name has 1 to 80 characters.", param="name", rule="name_length")

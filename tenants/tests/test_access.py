@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 from django.apps import apps
-from kernel.ids import uuid7
 from rest_framework.test import APIClient
 
+from kernel.ids import uuid7
 from tenants.access import ROLE_GRANTS, ROLE_PERMISSIONS, ROLE_SCOPES, Permission
 from tenants.models import Membership, Organization, Project, Role, Scope
 from tenants.scope import organization_scope
@@ -58,9 +58,7 @@ ENDPOINTS = [
     Endpoint("PATCH", "members/{member}", Permission.MEMBER_MANAGE, body={"role": "developer"}),
     Endpoint("DELETE", "members/{member}", Permission.MEMBER_MANAGE, 204),
     Endpoint("GET", "keys", Permission.KEY_READ),
-    Endpoint(
-        "POST", "keys", Permission.KEY_MANAGE, 201, {"name": "new", "scopes": ["inference"]}
-    ),
+    Endpoint("POST", "keys", Permission.KEY_MANAGE, 201, {"name": "new", "scopes": ["inference"]}),
     Endpoint("GET", "keys/{key}", Permission.KEY_READ),
     Endpoint("DELETE", "keys/{key}", Permission.KEY_MANAGE),
     Endpoint("POST", "keys/{key}/rotate", Permission.KEY_MANAGE, 201),

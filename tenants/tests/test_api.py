@@ -204,7 +204,11 @@ def test_fields_nobody_asked_for_are_refused(
         ({"name": "x"}, 422, "scopes"),
         ({"name": "x", "scopes": []}, 422, "scopes"),
         ({"name": "x", "scopes": ["root"]}, 422, "scopes.0"),
-        ({"name": "x", "scopes": ["inference"], "expires_at": "2001-01-01T00:00Z"}, 422, "expires_at"),
+        (
+            {"name": "x", "scopes": ["inference"], "expires_at": "2001-01-01T00:00Z"},
+            422,
+            "expires_at",
+        ),
         ({"name": "x\n{}", "scopes": ["inference"]}, 422, "name"),
         ({"name": "\x1b[31mred", "scopes": ["inference"]}, 422, "name"),
         ({"name": "x" * 81, "scopes": ["inference"]}, 422, "name"),

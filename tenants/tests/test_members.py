@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 from django.db import connection
-from kernel.errors import DomainError, Forbidden, NotFound
 
+from kernel.errors import DomainError, Forbidden, NotFound
 from tenants.access import Caller
 from tenants.errors import AlreadyMember, LastOwner, RoleNotGrantable
 from tenants.models import AuditEvent, Membership, Organization, Role, User

@@ -8,10 +8,10 @@ from uuid import UUID
 import psycopg
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
-from kernel.ids import uuid7
-from kernel.keys import key_mac
 from pytest_django import Settings
 
+from kernel.ids import uuid7
+from kernel.keys import key_mac
 from tenants.models import ApiKey, Organization, Project, Quota, Role, Scope
 from tenants.scope import organization_scope, platform_scope
 from tenants.tests.factories import make_key, make_member, make_organization
@@ -59,7 +59,9 @@ def _two_full_organizations() -> tuple[Organization, Organization]:
 
 def test_every_table_with_tenants_rows_is_behind_the_wall() -> None:
     tables = _tables()
-    assert {"tenants_organization", "tenants_apikey", "tenants_auditevent"} <= {t[0] for t in tables}
+    assert {"tenants_organization", "tenants_apikey", "tenants_auditevent"} <= {
+        t[0] for t in tables
+    }
     assert [name for name, _, enabled, forced in tables if not (enabled and forced)] == []
 
 

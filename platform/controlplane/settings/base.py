@@ -1,4 +1,6 @@
-"""What holds everywhere. ``dev``, ``test`` and ``prod`` start from here; integrations have their own modules."""
+"""What holds everywhere. ``dev``, ``test`` and ``prod`` start from here; integrations have their
+own modules.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,7 @@ from . import environment
 from .accounts import *  # noqa: F403
 from .databases import database
 from .logs import *  # noqa: F403
-from .portal import *  # noqa: F403
-from .portal import PORTAL_APPS
-from .portal import *  # noqa: F403
+from .portal import *  # noqa: F403  # noqa: F403
 from .portal import PORTAL_APPS
 from .queues import *  # noqa: F403
 from .rest import *  # noqa: F403

@@ -1,6 +1,7 @@
 """PostgreSQL: one database, one connection per role that Django uses.
 
-``default`` is the application's role, which row-level security binds; ``owner`` runs migrations only.
+``default`` is the application's role, which row-level security binds; ``owner`` runs migrations
+only.
 """
 
 from __future__ import annotations

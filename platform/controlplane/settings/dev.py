@@ -1,4 +1,6 @@
-"""At a developer's desk: debug pages on, secrets that hold until the process ends where none are given."""
+"""At a developer's desk: debug pages on, secrets that hold until the process ends where none are
+given.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door to the process environment: every setting that comes from outside is read through here."""
+"""The door to the process environment: every setting that comes from outside enters here."""
 
 from __future__ import annotations
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
-from kernel.ids import uuid7
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
+
+from kernel.ids import uuid7
 from tenants.access import ROLE_PERMISSIONS
 from tenants.models import Role, Scope
 from tenants.rest import OrganizationView
@@ -93,9 +94,7 @@ def test_somebody_elses_organization_does_not_exist(method: str, path: str, view
 
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize(("method", "path", "view"), CALLS)
-def test_who_lacks_the_permission_is_refused(
-    method: str, path: str, view: Any, role: Role
-) -> None:
+def test_who_lacks_the_permission_is_refused(method: str, path: str, view: Any, role: Role) -> None:
     if view.permissions[method.upper()] in ROLE_PERMISSIONS[role]:
         return
     client = APIClient()

@@ -4,6 +4,7 @@ import logging
 import sys
 
 import pytest
+
 from controlplane.logs import LineFormatter, current_request_id
 
 
@@ -25,7 +26,7 @@ def test_a_name_cannot_forge_a_line(name: str) -> None:
 
 def test_a_traceback_stays_in_its_line() -> None:
     try:
-        raise ValueError("first\nsecond")
+        int("first\nsecond")
     except ValueError:
         line = _line("failed", exc_info=sys.exc_info())
     assert len(line.splitlines()) == 1

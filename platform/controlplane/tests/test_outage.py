@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 from django.db import connection
 from django.test import Client
-from kernel.keys import key_new
 from pytest_django import Settings
 from rest_framework.test import APIClient
+
+from kernel.keys import key_new
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,9 +31,7 @@ def quiet_client() -> APIClient:
     return APIClient(raise_request_exception=False)
 
 
-def test_the_api_says_503_and_when_to_return(
-    database_away: None, quiet_client: APIClient
-) -> None:
+def test_the_api_says_503_and_when_to_return(database_away: None, quiet_client: APIClient) -> None:
     key = key_new("live")
     quiet_client.credentials(HTTP_AUTHORIZATION=f"Bearer {key}")
     answer = quiet_client.get("/api/v1/keys")

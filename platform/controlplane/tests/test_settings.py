@@ -6,11 +6,12 @@ import sys
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import Client
+
 from controlplane.celery import app
 from controlplane.settings import environment
 from controlplane.settings.databases import database
-from django.core.exceptions import ImproperlyConfigured
-from django.test import Client
 from tenants.models import User
 
 SECRETS = {

@@ -5,6 +5,7 @@ import uuid
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kernel.ids import adapter_name, request_id, short_name, ulid, uuid7
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from kernel.usage import Completeness, UsageFact
 
 FACT = UsageFact(
