@@ -57,7 +57,7 @@ def backing(folder: Path) -> Iterator[Backing]:
     postgres, valkey = PostgresServer(folder / "postgres"), ValkeyServer(folder / "valkey")
     with postgres.running() as databases, valkey.running() as redis:
         environment = _environment(folder, databases, redis)
-        _python(["manage.py", "migrate", "--database", "owner", "--verbosity", "0"], environment)
+        _python(["manage.py", "migrate", "--skip-checks", "--database", "owner"], environment)
         tenant = json.loads(_python(["-m", "bench.tenant"], environment))
         yield Backing(folder, environment, Tenant(**tenant))
 
