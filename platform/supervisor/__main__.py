@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _supervise(stack: Stack) -> int:
+    os.umask(0o077)  # whatever the parts write is this user's alone
     run = private_folder(Path(stack.run))
     private_folder(Path(stack.logs))
     with claim(run):

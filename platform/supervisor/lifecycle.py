@@ -158,8 +158,6 @@ def _step_on(life: Life, lives: Mapping[str, Life], now: float) -> Step | None:
 
 
 def _step_while_starting(life: Life, now: float) -> Step | None:
-    if life.part.once:
-        return None
     if life.part.health is None:
         return Step.READY if now >= life.started + life.part.ready_seconds else None
     if life.healthy:
@@ -187,9 +185,14 @@ def _is_used(life: Life, lives: Mapping[str, Life]) -> bool:
     """
     return any(
         other.state.has_process
-        and (life.part.name in other.part.needs or _takes_connections(other, life))
+        and (_rests_on(other.part, life.part.name, lives) or _takes_connections(other, life))
         for other in lives.values()
     )
+
+
+def _rests_on(part: Part, name: str, lives: Mapping[str, Life]) -> bool:
+    """Directly, or through what it needs: a step that ran once needed the same servers."""
+    return any(need == name or _rests_on(lives[need].part, name, lives) for need in part.needs)
 
 
 def _takes_connections(other: Life, life: Life) -> bool:
@@ -199,9 +202,9 @@ def _takes_connections(other: Life, life: Life) -> bool:
 def _next_look(life: Life, now: float) -> float:
     if life.state is State.BACKOFF:
         return max(0.01, life.retry_at - now)
-    if life.state is State.STARTING and life.part.health is None and not life.part.once:
+    if life.state is State.STARTING and life.part.health is None:
         return max(0.01, life.started + life.part.ready_seconds - now)
-    if life.state is State.STARTING and not life.part.once:
+    if life.state is State.STARTING:
         return START_PROBE_SECONDS
     if life.state is State.STOPPING:
         return max(0.01, life.kill_at - now)

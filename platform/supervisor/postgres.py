@@ -35,6 +35,10 @@ SOCKET_NAME = ".s.PGSQL.5432"
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 
+# How a connection begins (protocol 3.0); a server that takes connections answers R.
+_PARAMETERS = b"user\0probe\0database\0postgres\0\0"
+STARTUP_MESSAGE = struct.pack("!ii", len(_PARAMETERS) + 8, 3 << 16) + _PARAMETERS
+
 # For one machine that also holds an engine: little memory, few processes, no listener.
 SETTINGS = {
     "listen_addresses": "",
@@ -59,6 +63,7 @@ SETTINGS = {
     "huge_pages": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
+    "log_checkpoints": "off",
 }
 # A server whose data nobody will miss: tests.
 THROWAWAY = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
@@ -235,13 +240,11 @@ class PostgresServer:
 
 def asks_for_password(socket_path: Path) -> bool:
     """Begin a connection as far as the server's first message, without a password."""
-    parameters = b"user\0probe\0database\0postgres\0\0"
-    startup = struct.pack("!ii", len(parameters) + 8, 3 << 16) + parameters
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(2)
             connection.connect(str(socket_path))
-            connection.sendall(startup)
+            connection.sendall(STARTUP_MESSAGE)
             return connection.recv(1) == b"R"
     except OSError:
         return False

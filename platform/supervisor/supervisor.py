@@ -240,7 +240,8 @@ class Supervisor:
         return ""
 
     def _give_up_if_needed(self, name: str) -> None:
-        if any(name in life.part.needs for life in self._lives.values()):
+        waiting = [one.part for one in self._lives.values() if name in one.part.needs]
+        if not all(part.once for part in waiting):
             self._events.say(f"Nothing can go on without {name}.")
             self._failed = True
             self._stop_requests = self._stop_requests or 1

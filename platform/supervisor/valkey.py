@@ -33,6 +33,7 @@ SETTINGS = {
     "maxmemory-policy": "noeviction",
     "daemonize": "no",
     "databases": "4",
+    "loglevel": "warning",
 }
 # A server whose data nobody will miss: tests.
 THROWAWAY = {"appendonly": "no"}

@@ -48,7 +48,7 @@ def test_a_part_waits_for_what_it_needs() -> None:
 
 def test_what_runs_once_satisfies_only_when_it_succeeded() -> None:
     migrate, web = life("migrate", once=True), life("web", needs=["migrate"])
-    started(migrate)
+    running(migrate)
     assert steps(migrate, web) == {}
     migrate.exited(SUCCESS, now=1.0)
     assert steps(migrate, web) == {"web": Step.START}
@@ -119,6 +119,13 @@ def test_stopping_goes_from_users_to_what_they_use() -> None:
     assert steps(*everything, stopping=True) == {}
     gateway.exited(SUCCESS, now=1.0)
     assert steps(*everything, stopping=True) == {"engine": Step.SIGNAL, "database": Step.SIGNAL}
+
+
+def test_what_a_step_needed_is_kept_for_those_who_needed_the_step() -> None:
+    database, migrate = running(life("database")), life("migrate", once=True, needs=["database"])
+    started(migrate).exited(SUCCESS, now=1.0)
+    web = running(life("web", needs=["migrate"]))
+    assert steps(database, migrate, web, stopping=True) == {"web": Step.SIGNAL}
 
 
 def test_who_does_not_stop_in_time_is_killed() -> None:
