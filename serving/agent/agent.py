@@ -15,6 +15,7 @@ import msgspec
 from serving.agent.engine import Engine
 from serving.agent.errors import AgentProblem
 from serving.agent.fetch import AdapterCache, Source
+from serving.agent.pace import Pace
 from serving.agent.report import Recipient, Reporter, retry_delay
 from serving.agent.watch import EngineWatch
 from serving.agent.work import AdapterWork
@@ -43,6 +44,7 @@ class Agent:
         control: ControlPlane,
         cache: AdapterCache,
         connect: Callable[[str], Engine],
+        pace: Pace = Pace(),  # noqa: B008 - frozen
     ) -> None:
         self._replica = replica
         self._control = control
@@ -51,9 +53,9 @@ class Agent:
         self._wake = asyncio.Event()
         self._reporter = Reporter(control, self.report)
         self._watch = EngineWatch(
-            run_dir, base=self._base, connect=connect, changed=self._engine_changed
+            run_dir, base=self._base, connect=connect, changed=self._engine_changed, pace=pace
         )
-        self._work = AdapterWork(cache, control, changed=self._reporter.changed)
+        self._work = AdapterWork(cache, control, changed=self._reporter.changed, pace=pace)
 
     async def run(self) -> None:
         """Serve until cancelled."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import math
 import os
 import re
 import shutil
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
@@ -178,10 +178,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _modified(path: Path) -> float:
+    """When an entry was last needed; one that another agent just removed is of no age."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
-        return time.time()
+        return math.inf
 
 
 def _folder_bytes(folder: Path) -> int:

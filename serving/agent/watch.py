@@ -13,12 +13,10 @@ from kernel.clock import Clock, monotonic
 from serving.agent.engine import Engine, Pulse
 from serving.agent.errors import AgentProblem
 from serving.agent.launch import current_incarnation, socket_path
+from serving.agent.pace import Pace
 from serving.agent.proof import PROMPTS, Signature
 from serving.agent.residency import Resident
 
-LOOK_SECONDS = 0.5
-HEALTH_SECONDS = 2.0
-PROBE_SECONDS = 20.0
 STRIKES = 3
 
 EngineState = Literal["starting", "ready", "failing", "gone"]
@@ -55,6 +53,7 @@ class EngineWatch:
         base: Callable[[], str | None],
         connect: Connect,
         changed: Callable[[], None],
+        pace: Pace,
         clock: Clock = monotonic,
     ) -> None:
         self.present: Incarnation | None = None
@@ -62,6 +61,7 @@ class EngineWatch:
         self._base = base
         self._connect = connect
         self._changed = changed
+        self._pace = pace
         self._clock = clock
         self._probe_at = 0.0
 
@@ -74,13 +74,13 @@ class EngineWatch:
             announced = current_incarnation(self._run_dir)
             if announced and (self.present is None or self.present.id != announced):
                 await self._begin(announced)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._pace.look_seconds)
 
     async def follow_health(self) -> None:
         while True:
             if self.present is not None:
                 await self._check(self.present)
-            await asyncio.sleep(HEALTH_SECONDS)
+            await asyncio.sleep(self._pace.health_seconds)
 
     async def _begin(self, incarnation: str) -> None:
         log.info("The engine started as %s.", incarnation)
@@ -102,7 +102,7 @@ class EngineWatch:
             and base
             and (present.state != "ready" or self._clock() >= self._probe_at)
         ):
-            self._probe_at = self._clock() + PROBE_SECONDS
+            self._probe_at = self._clock() + self._pace.probe_seconds
             try:
                 await present.engine.next_token(base, PROMPTS[0])
             except AgentProblem as problem:

@@ -10,14 +10,13 @@ from dataclasses import replace
 from kernel.clock import Clock, monotonic
 from serving.agent.errors import AgentProblem
 from serving.agent.fetch import AdapterCache, Source
+from serving.agent.pace import Pace
 from serving.agent.proof import SMALLEST_EFFECT, Signature, effect, take_signature
 from serving.agent.residency import Resident, changes, failed
 from serving.agent.watch import Incarnation
 from serving.contracts import AgentOrders
 
 AT_ONCE = 3
-WITHDRAW_SECONDS = 1.0
-SWEEP_SECONDS = 20.0
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +30,13 @@ class AdapterWork:
         source: Source,
         *,
         changed: Callable[[], None],
+        pace: Pace,
         clock: Clock = monotonic,
     ) -> None:
         self._cache = cache
         self._source = source
         self._changed = changed
+        self._pace = pace
         self._clock = clock
         self._slots = asyncio.Semaphore(AT_ONCE)
 
@@ -53,8 +54,9 @@ class AdapterWork:
         again = changes(orders.adapters, present.residents, now=self._clock())
         if again.bring:
             return 0.0
-        until = (again.look_again_at or self._clock() + SWEEP_SECONDS) - self._clock()
-        return max(0.0, min(SWEEP_SECONDS, until))
+        if again.look_again_at is None:
+            return self._pace.sweep_seconds
+        return min(self._pace.sweep_seconds, max(0.0, again.look_again_at - self._clock()))
 
     async def _sweep(self, present: Incarnation, orders: AgentOrders) -> None:
         """Forget what the engine lost, unload what nobody ordered, and keep the cache's files."""
@@ -73,7 +75,7 @@ class AdapterWork:
         for name in names:
             del present.residents[name]
         self._changed()
-        await asyncio.sleep(WITHDRAW_SECONDS)
+        await asyncio.sleep(self._pace.withdraw_seconds)
         for name in names:
             await present.engine.unload(name)
             log.info("Unloaded %s.", name)

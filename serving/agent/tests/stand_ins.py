@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from serving.agent.tests.http_server import Answer, Request, json_answer
 from serving.contracts import AgentOrders, AgentReport, WantedAdapter
 
 
@@ -93,3 +94,49 @@ async def eventually(condition: Callable[[], bool], *, seconds: float = 60) -> N
     while not condition():
         assert time.monotonic() < deadline, f"not so after {seconds} s"
         await asyncio.sleep(0.05)
+
+
+class FakeEngine:
+    """Answers like vLLM on a Unix socket; how it behaves is set from the test."""
+
+    def __init__(self, base: str = "tiny") -> None:
+        self.base = base
+        self.loaded: dict[str, str] = {}
+        self.without_effect: set[str] = set()
+        self.not_a_number: set[str] = set()
+        self.healthy = True
+        self.gives_tokens = True
+        self.refuses_loads = False
+
+    async def handle(self, request: Request) -> Answer:
+        if request.path == "/health":
+            return Answer(200 if self.healthy else 503)
+        if request.path == "/v1/models":
+            names = [self.base, *self.loaded]
+            return json_answer({"data": [{"id": name} for name in names]})
+        if request.path == "/v1/completions":
+            return self._complete(request.json["model"])
+        if request.path == "/v1/load_lora_adapter":
+            return self._load(request.json["lora_name"], request.json["lora_path"])
+        removed = self.loaded.pop(request.json["lora_name"], None)
+        return Answer(200 if removed else 404)
+
+    def _load(self, name: str, path: str) -> Answer:
+        if self.refuses_loads:
+            return json_answer({"error": {"message": "No such adapter."}}, 400)
+        if name in self.loaded:
+            return json_answer({"error": {"message": f"'{name}' has already been loaded."}}, 400)
+        self.loaded[name] = path
+        return Answer(200, b"Success")
+
+    def _complete(self, model: str) -> Answer:
+        if not self.gives_tokens:
+            return Answer(500)
+        if model != self.base and model not in self.loaded:
+            return json_answer({"error": {"message": f"{model} does not exist."}}, 404)
+        top: dict[str, float | None] = {"a": -0.1, "b": -2.0}
+        if model in self.not_a_number:
+            top = {"a": None}
+        elif model != self.base and model not in self.without_effect:
+            top = {"a": -2.0, "b": -0.1}
+        return json_answer({"choices": [{"logprobs": {"top_logprobs": [top]}}]})
