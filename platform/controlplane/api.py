@@ -84,7 +84,8 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
     return _page_or_json(request, error)
 
 
-def not_found(request: HttpRequest, **_: Any) -> HttpResponseBase:
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:  # noqa: ARG001
+    """Django's handler for addresses that lead nowhere; the names of its arguments are Django's."""
     return _page_or_json(request, NotFound())
 
 
