@@ -75,16 +75,18 @@ def first_written_at(path: Path, start: int) -> int | None:
 
 
 def written_bytes(path: Path) -> int:
-    """How far a segment is filled, to the page: what lies behind is reserved space, all zeros."""
-    size = path.stat().st_size
-    low, high = 0, -(-size // _PAGE_BYTES)
+    """How far a segment is filled; what lies behind is reserved space, all zeros."""
+    low, high = 0, -(-path.stat().st_size // _PAGE_BYTES)
     while low < high:
         middle = (low + high) // 2
         if any(_read(path, middle * _PAGE_BYTES, _PAGE_BYTES)):
             low = middle + 1
         else:
             high = middle
-    return min(low * _PAGE_BYTES, size)
+    if low == 0:
+        return 0
+    last = (low - 1) * _PAGE_BYTES
+    return last + len(_read(path, last, _PAGE_BYTES).rstrip(b"\0"))
 
 
 def _read(path: Path, start: int, size: int) -> bytes:

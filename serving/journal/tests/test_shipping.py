@@ -176,6 +176,23 @@ def test_while_the_database_is_away_the_dead_are_closed_and_the_backlog_is_told(
     assert "tessera_journal_oldest_unshipped_seconds 0.0\n" in text
 
 
+def test_what_is_reserved_and_not_written_is_no_backlog(tmp_path: Path) -> None:
+    store = MemoryStore()
+    shipper = Shipper(tmp_path, store)
+    writer = JournalWriter.open(tmp_path, node="n")
+    shipper.heartbeat()
+    assert shipper.health.unshipped_bytes == 0
+    for count in range(1, 30):
+        write_settled(writer, count)
+        shipper.heartbeat()
+        size = writer._segment.used - sum(p.offset for p in shipper._reached.values())
+        assert shipper.health.unshipped_bytes == size > 0
+        shipper.ship()
+        shipper.heartbeat()
+        assert shipper.health.unshipped_bytes == 0
+    writer.close()
+
+
 def test_a_node_without_a_shipper_has_no_journal_metrics(tmp_path: Path) -> None:
     assert metrics(tmp_path, now=0.0) == ""
 
