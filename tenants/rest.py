@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.db.models import QuerySet
+from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.exceptions import MethodNotAllowed, NotAuthenticated
 from rest_framework.pagination import CursorPagination
@@ -23,8 +24,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from kernel.errors import Invalid, NotFound
-from tenants import selectors
-from tenants.access import Caller, Permission
+from tenants import selectors, services
+from tenants.access import ActorType, Caller, Permission
 from tenants.authentication import client_address
 from tenants.models import Role, User
 from tenants.scope import organization_scope
@@ -90,6 +91,8 @@ class OrganizationView(APIView):
             raise MethodNotAllowed(request.method or "")
         self.caller = caller_in_organization(request, self.organization_named())
         self.caller.require(needed)
+        if self.caller.actor_type is ActorType.KEY:
+            services.keys_used({UUID(self.caller.actor_id): timezone.now()})
         if self.scoped:
             self._scope.enter_context(organization_scope(self.organization))
 

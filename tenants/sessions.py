@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from allauth.account.adapter import get_adapter
+from allauth.account.utils import has_verified_email
+from django.conf import settings
 from django.contrib.auth import login
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
@@ -33,5 +35,12 @@ def session_open(request: HttpRequest, *, email: str, password: str) -> User:
         ) from error
     if not isinstance(user, User) or not user.is_active:
         raise SignInRefused
+    if settings.ACCOUNT_EMAIL_VERIFICATION == "mandatory" and not has_verified_email(
+        user, user.email
+    ):
+        raise SignInRefused(
+            "Verify your e-mail address first: sign in at the portal to get the mail again.",
+            code="email_not_verified",
+        )
     login(request, user)
     return user

@@ -5,7 +5,7 @@ gateways must hear is pushed once it is committed.
 """
 
 from tenants.services.audit import audit_record
-from tenants.services.keys import NewKey, key_create, key_revoke, key_rotate
+from tenants.services.keys import NewKey, key_create, key_revoke, key_rotate, keys_used
 from tenants.services.members import member_add, member_remove, member_role_change, user_save
 from tenants.services.organizations import (
     QUOTA_FIELDS,
@@ -27,6 +27,7 @@ __all__ = [
     "key_create",
     "key_revoke",
     "key_rotate",
+    "keys_used",
     "member_add",
     "member_remove",
     "member_role_change",

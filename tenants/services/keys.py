@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
@@ -19,10 +19,16 @@ from tenants import selectors
 from tenants.access import ActorType, Caller, Permission
 from tenants.errors import KeyNotActive, ScopeNotGrantable
 from tenants.models import ApiKey, KeyEnvironment, Project, Scope
-from tenants.scope import organization_scope
+from tenants.scope import organization_scope, platform_scope
 from tenants.services.audit import audit_of
 from tenants.services.rules import name_checked
 
+_KEYS_USED = """
+    UPDATE tenants_apikey SET last_used_at = used.at
+    FROM unnest(%s::uuid[], %s::timestamptz[]) AS used (id, at)
+    WHERE tenants_apikey.id = used.id
+      AND (last_used_at IS NULL OR last_used_at < used.at - interval '1 minute')
+"""
 ROTATION_OVERLAP = timedelta(hours=24)
 ROTATION_OVERLAP_LONGEST = timedelta(days=7)
 
@@ -118,6 +124,14 @@ def key_rotate(
         else:
             _key_end(old, caller, now)
     return made
+
+
+def keys_used(last_used: Mapping[UUID, datetime]) -> None:
+    """Note when keys were last used, to the minute; an older instant changes nothing."""
+    if not last_used:
+        return
+    with platform_scope(), connection.cursor() as cursor:
+        cursor.execute(_KEYS_USED, [list(last_used), list(last_used.values())])
 
 
 def _project(organization_id: UUID, named: str | UUID) -> Project:

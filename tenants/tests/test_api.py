@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import redis
+from allauth.account.models import EmailAddress
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
@@ -141,6 +142,24 @@ def test_revoked_unknown_and_expired_keys_are_refused_alike(acme: Organization) 
     assert bodies[0] == bodies[1]
 
 
+def test_using_a_management_key_is_noted(acme: Organization) -> None:
+    made = make_key(acme, Scope.MANAGE)
+    shown = _with_key(made.secret).get(f"/api/v1/keys/{made.key.id}").json()
+    assert shown["last_used_at"] is not None
+
+
+def test_where_signup_is_open_an_address_must_be_verified(
+    redis_client: redis.Redis, settings: Settings
+) -> None:
+    settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+    user = make_user("ann@example.com", password=PASSWORD)
+    client, token = _csrf_client()
+    refused = _sign_in(client, token, "ann@example.com", PASSWORD)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "email_not_verified")
+    EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
+    assert _sign_in(client, token, "ann@example.com", PASSWORD).status_code == 200
+
+
 def test_a_key_implies_its_organization(acme: Organization) -> None:
     client = _with_key(make_key(acme, Scope.MANAGE, Scope.INFERENCE).secret)
     assert [each["slug"] for each in client.get("/api/v1/organizations").json()] == ["acme"]
@@ -182,7 +201,7 @@ def test_rotation_gives_a_second_secret(owner: APIClient, acme: Organization) ->
     ],
 )
 def test_fields_nobody_asked_for_are_refused(
-    owner: APIClient, acme: Organization, method: str, path: str, body: dict[str, Any], name: str
+    owner: APIClient, method: str, path: str, body: dict[str, Any], name: str
 ) -> None:
     """A25."""
     call: Callable[..., Any] = getattr(owner, method)
@@ -192,7 +211,7 @@ def test_fields_nobody_asked_for_are_refused(
         "unknown_field",
         name,
     )
-    with organization_scope(acme.id):
+    with platform_scope():
         assert Organization.objects.get().name == "Acme"
         assert ApiKey.objects.count() == 0
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import redis
@@ -16,9 +16,11 @@ from tenants.errors import KeyNotActive, ScopeNotGrantable
 from tenants.models import ApiKey, AuditEvent, Organization, Role, Scope
 from tenants.scope import organization_scope, platform_scope
 from tenants.services import (
+    NewKey,
     key_create,
     key_revoke,
     key_rotate,
+    keys_used,
     organization_resume,
     organization_suspend,
 )
@@ -256,6 +258,23 @@ def test_a_key_needs_a_scope_and_a_future() -> None:
         key_create(
             organization.id, caller=SYSTEM, name="x", scopes=[Scope.INFERENCE], expires_at=past
         )
+
+
+def _last_used(made: NewKey) -> datetime | None:
+    with platform_scope():
+        return ApiKey.objects.get(id=made.key.id).last_used_at
+
+
+def test_the_last_use_is_noted_once_a_minute_and_never_goes_back() -> None:
+    made, other = make_key(make_organization()), make_key(make_organization())
+    now = timezone.now()
+    keys_used({made.key.id: now})
+    for later in (timedelta(seconds=30), -timedelta(hours=1)):
+        keys_used({made.key.id: now + later})
+        assert _last_used(made) == now
+    keys_used({made.key.id: now + timedelta(minutes=2)})
+    assert _last_used(made) == now + timedelta(minutes=2)
+    assert _last_used(other) is None
 
 
 def test_no_log_line_holds_a_secret(caplog: pytest.LogCaptureFixture) -> None:

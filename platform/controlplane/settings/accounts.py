@@ -26,7 +26,8 @@ ACCOUNT_ADAPTER = "controlplane.accounts.AccountAdapter"
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
-ACCOUNT_EMAIL_VERIFICATION = environment.text("TESSERA_EMAIL_VERIFICATION", "optional")
+# Where anybody may open an account, an address is nobody's until its owner has said so.
+ACCOUNT_EMAIL_VERIFICATION = "mandatory" if TESSERA_SIGNUP else "none"
 ACCOUNT_SESSION_REMEMBER = False
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = True
 ACCOUNT_RATE_LIMITS = {

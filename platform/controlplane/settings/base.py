@@ -12,7 +12,8 @@ from . import environment
 from .accounts import *  # noqa: F403
 from .databases import database
 from .logs import *  # noqa: F403
-from .portal import *  # noqa: F403  # noqa: F403
+from .mail import mail_server
+from .portal import *  # noqa: F403
 from .portal import PORTAL_APPS
 from .queues import *  # noqa: F403
 from .rest import *  # noqa: F403
@@ -36,8 +37,9 @@ TESSERA_GATEWAY_URL = environment.text(
     "TESSERA_GATEWAY_URL", f"http://127.0.0.1:{TESSERA_GATEWAY_PORT}"
 )
 TESSERA_CONTROL_URL = environment.text("TESSERA_CONTROL_URL", TESSERA_PORTAL_URL)
+TESSERA_RUN = environment.folder("TESSERA_RUN", TESSERA_HOME / "run")
 TESSERA_SUPERVISOR_SOCKET = environment.text(
-    "TESSERA_SUPERVISOR_SOCKET", str(TESSERA_HOME / "run" / "supervisor.sock")
+    "TESSERA_SUPERVISOR_SOCKET", str(TESSERA_RUN / "supervisor.sock")
 )
 TESSERA_ENGINE_PYTHON = environment.text("TESSERA_ENGINE_PYTHON")
 TESSERA_DEMO_BASE = environment.text("TESSERA_DEMO_BASE")
@@ -125,6 +127,9 @@ CACHES = {
         "OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1},
     }
 }
+
+globals().update(mail_server(environment.text("EMAIL_URL"), folder=TESSERA_HOME / "mail"))
+DEFAULT_FROM_EMAIL = environment.text("DEFAULT_FROM_EMAIL", "tessera@localhost")
 
 LANGUAGE_CODE = "en"
 USE_I18N = True

@@ -26,5 +26,6 @@ CELERY_TASK_SOFT_TIME_LIMIT = 270
 
 CELERY_BEAT_SCHEDULE = {
     "serving-sweep": {"task": "serving.tasks.sweep", "schedule": 10.0},
+    "key-use": {"task": "controlplane.tasks.key_use", "schedule": 60.0},
     "billing-partitions": {"task": "billing.tasks.partitions", "schedule": 24 * 3600.0},
 }

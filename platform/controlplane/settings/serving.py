@@ -6,4 +6,4 @@ from . import environment
 
 # Called with a cluster's id; the rooms below cannot import it.
 TESSERA_RUNTIME_OF = "controlplane.wiring.runtime_of"
-TESSERA_ENGINE_SIMULATOR = environment.flag("TESSERA_ENGINE_SIMULATOR")
+TESSERA_SIMULATOR = environment.flag("TESSERA_SIMULATOR")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from django.test import Client
 from controlplane.celery import app
 from controlplane.settings import environment
 from controlplane.settings.databases import database
+from controlplane.settings.mail import mail_server
 from tenants.models import User
 
 SECRETS = {
@@ -114,6 +116,35 @@ def test_a_number_that_is_none_names_its_variable(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TESSERA_PORTAL_PORT", "eighty")
     with pytest.raises(ImproperlyConfigured, match="TESSERA_PORTAL_PORT"):
         environment.number("TESSERA_PORTAL_PORT", 8000)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("", {"EMAIL_FILE_PATH": "/home/mail"}),
+        (
+            "smtp://me%40x:p%2Fw@mail.example.com",
+            {
+                "EMAIL_HOST": "mail.example.com",
+                "EMAIL_PORT": 587,
+                "EMAIL_HOST_USER": "me@x",
+                "EMAIL_HOST_PASSWORD": "p/w",
+                "EMAIL_USE_TLS": True,
+                "EMAIL_USE_SSL": False,
+            },
+        ),
+        ("smtp://localhost:25?tls=0", {"EMAIL_PORT": 25, "EMAIL_USE_TLS": False}),
+        ("smtps://h", {"EMAIL_PORT": 465, "EMAIL_USE_TLS": False, "EMAIL_USE_SSL": True}),
+    ],
+)
+def test_a_mail_server_is_understood(url: str, expected: dict[str, Any]) -> None:
+    found = mail_server(url, folder=Path("/home/mail"))
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_a_wrong_mail_server_names_its_variable() -> None:
+    with pytest.raises(ImproperlyConfigured, match="EMAIL_URL"):
+        mail_server("mail.example.com", folder=Path("/home/mail"))
 
 
 @pytest.mark.django_db
