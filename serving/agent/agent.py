@@ -36,7 +36,7 @@ class Agent:
     Orders on disk let an agent that is restarted while the control plane is away go on working.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts, by name
         self,
         *,
         replica: str,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from kernel.clock import Clock, monotonic
+from kernel.clock import monotonic
 from serving.agent.engine import Engine, Pulse
 from serving.agent.errors import AgentProblem
 from serving.agent.launch import current_incarnation, socket_path
@@ -54,7 +54,6 @@ class EngineWatch:
         connect: Connect,
         changed: Callable[[], None],
         pace: Pace,
-        clock: Clock = monotonic,
     ) -> None:
         self.present: Incarnation | None = None
         self._run_dir = run_dir
@@ -62,7 +61,6 @@ class EngineWatch:
         self._connect = connect
         self._changed = changed
         self._pace = pace
-        self._clock = clock
         self._probe_at = 0.0
 
     async def aclose(self) -> None:
@@ -100,9 +98,9 @@ class EngineWatch:
         if (
             pulse == "alive"
             and base
-            and (present.state != "ready" or self._clock() >= self._probe_at)
+            and (present.state != "ready" or monotonic() >= self._probe_at)
         ):
-            self._probe_at = self._clock() + self._pace.probe_seconds
+            self._probe_at = monotonic() + self._pace.probe_seconds
             try:
                 await present.engine.next_token(base, PROMPTS[0])
             except AgentProblem as problem:

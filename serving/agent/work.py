@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from kernel.clock import Clock, monotonic
+from kernel.clock import monotonic
 from serving.agent.errors import AgentProblem
 from serving.agent.fetch import AdapterCache, Source
 from serving.agent.pace import Pace
@@ -31,13 +31,11 @@ class AdapterWork:
         *,
         changed: Callable[[], None],
         pace: Pace,
-        clock: Clock = monotonic,
     ) -> None:
         self._cache = cache
         self._source = source
         self._changed = changed
         self._pace = pace
-        self._clock = clock
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def converge(self, present: Incarnation, orders: AgentOrders) -> float:
@@ -45,18 +43,18 @@ class AdapterWork:
         await self._sweep(present, orders)
         if present.base_signature is None:
             present.base_signature = await take_signature(present.engine, orders.base)
-        todo = changes(orders.adapters, present.residents, now=self._clock())
+        todo = changes(orders.adapters, present.residents, now=monotonic())
         if todo.drop:
             await self._withdraw(present, todo.drop)
         async with asyncio.TaskGroup() as tasks:
             for resident in todo.bring:
                 tasks.create_task(self._bring(present, resident, present.base_signature))
-        again = changes(orders.adapters, present.residents, now=self._clock())
+        again = changes(orders.adapters, present.residents, now=monotonic())
         if again.bring:
             return 0.0
         if again.look_again_at is None:
             return self._pace.sweep_seconds
-        return min(self._pace.sweep_seconds, max(0.0, again.look_again_at - self._clock()))
+        return min(self._pace.sweep_seconds, max(0.0, again.look_again_at - monotonic()))
 
     async def _sweep(self, present: Incarnation, orders: AgentOrders) -> None:
         """Forget what the engine lost, unload what nobody ordered, and keep the cache's files."""
@@ -91,7 +89,7 @@ class AdapterWork:
                 await present.engine.load(resident.adapter.name, str(folder))
                 outcome = await self._prove(present, resident, base)
             except AgentProblem as problem:
-                outcome = failed(resident, str(problem), lasting=problem.lasting, now=self._clock())
+                outcome = failed(resident, str(problem), lasting=problem.lasting, now=monotonic())
             log.info("%s is %s. %s", outcome.adapter.name, outcome.state, outcome.reason)
             self._note(present, outcome)
 
@@ -100,7 +98,7 @@ class AdapterWork:
         signature = await take_signature(present.engine, name)
         if not signature.is_finite:
             reason = "With this adapter the model computes values that are no numbers (NaN)."
-            return failed(resident, reason, lasting=True, now=self._clock())
+            return failed(resident, reason, lasting=True, now=monotonic())
         moved = effect(base, signature)
         if moved >= SMALLEST_EFFECT:
             return replace(resident, state="proven", reason="", failures=0)
