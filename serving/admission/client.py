@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +30,7 @@ _SCRIPT_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 _LEASE_MS = int(LEASE_SECONDS * 1000)
 
 Operation = list[Any]
+Waiting = list[asyncio.Future[list[Any]] | None]
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -52,7 +52,7 @@ class Admission:
         self._held: dict[str, Grant] = {}
         self._held_per_pool: Counter[str] = Counter()
         self._batch: list[tuple[Operation, asyncio.Future[list[Any]] | None]] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sent = 0  # batches under way
 
     @property
     def held(self) -> int:
@@ -95,9 +95,8 @@ class Admission:
 
     async def flush(self) -> None:
         """Wait until everything enqueued so far is answered or given up."""
-        while self._batch or self._sending:
-            await asyncio.sleep(0)
-            await asyncio.gather(*self._sending, return_exceptions=True)
+        while self._batch or self._sent:  # noqa: ASYNC110 - what is awaited has no event
+            await asyncio.sleep(0.005)
 
     def _hold(self, request: AdmissionRequest, *, is_local: bool) -> Grant:
         grant = Grant(
@@ -140,41 +139,40 @@ class Admission:
         except RedisDown as error:
             _fail(waiting, error)
             return
-        task = asyncio.get_running_loop().create_task(self._receive(answer, packed, waiting))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._sent += 1
+        answer.add_done_callback(lambda done: self._receive(done, packed, waiting))
 
-    async def _receive(
-        self,
-        answer: asyncio.Future[Any],
-        packed: bytes,
-        waiting: list[asyncio.Future[list[Any]] | None],
-    ) -> None:
+    def _receive(self, answer: asyncio.Future[Any], packed: bytes, waiting: Waiting) -> None:
+        self._sent -= 1
+        error = None if answer.cancelled() else answer.exception()
+        if error is None and not answer.cancelled():
+            self._deliver(answer.result(), waiting)
+        elif isinstance(error, RedisRefused) and str(error).startswith("NOSCRIPT"):
+            self._teach(packed, waiting)
+        else:
+            if isinstance(error, RedisRefused):
+                log.warning("admission script refused: %.80s", error)
+            _fail(waiting, RedisDown(str(error)))
+
+    def _teach(self, packed: bytes, waiting: Waiting) -> None:
+        """Redis has forgotten the script, or never knew it: send it whole, once."""
         try:
-            now, *results = await self._evaluated(answer, packed)
+            answer = self._redis.call("EVAL", _SCRIPT, 1, self._prefix, packed)
         except RedisDown as error:
             _fail(waiting, error)
             return
+        self._sent += 1
+        answer.add_done_callback(lambda done: self._receive(done, packed, waiting))
+
+    def _deliver(self, answer: list[Any], waiting: Waiting) -> None:
+        now, *results = answer
         self._offset = now - micros(self._clock())
         for future, result in zip(waiting, results, strict=True):
             if future is not None and not future.done():
                 future.set_result(result)
 
-    async def _evaluated(self, answer: asyncio.Future[Any], packed: bytes) -> Any:
-        """The script's answer, teaching Redis the script when it has forgotten it."""
-        try:
-            return await answer
-        except RedisRefused as error:
-            if not str(error).startswith("NOSCRIPT"):
-                log.warning("admission script refused: %.80s", error)
-                raise RedisDown(str(error)) from error
-        try:
-            return await self._redis.call("EVAL", _SCRIPT, 1, self._prefix, packed)
-        except RedisRefused as error:
-            raise RedisDown(str(error)) from error
 
-
-def _fail(waiting: Iterable[asyncio.Future[list[Any]] | None], error: RedisDown) -> None:
+def _fail(waiting: Waiting, error: RedisDown) -> None:
     for future in waiting:
         if future is not None and not future.done():
             future.set_exception(error)

@@ -64,7 +64,7 @@ class Api:
             method=request.method.decode("latin-1"),
             path=request.path[:200].decode("latin-1"),
             peer=client_address(request, self.trusted_proxies),
-            at=round(self.wall_clock(), 6),
+            at=self.wall_clock(),
         )
         reply.extra = self._headers(request, line)
         try:
@@ -90,7 +90,7 @@ class Api:
                 method="",
                 path="",
                 peer="",
-                at=round(self.wall_clock(), 6),
+                at=self.wall_clock(),
                 status=error.status,
                 code=error.rule or error.code,
             )

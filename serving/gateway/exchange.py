@@ -11,6 +11,7 @@ import hmac
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 
@@ -31,8 +32,9 @@ from serving.gateway.errors import (
 from serving.gateway.fields import Wanted
 from serving.gateway.http import Reply
 from serving.gateway.metrics import Metrics
+from serving.gateway.principals import Principal
 from serving.gateway.settle import Account, Journal, OpenAccounts
-from serving.gateway.stream import EventFilter, Meter, decode_chunk, renamed
+from serving.gateway.stream import PLAIN_EXTRAS, EventFilter, Meter, decode_chunk, renamed
 from serving.gateway.upstream import (
     EngineConnection,
     Garbage,
@@ -127,7 +129,7 @@ class Exchange:
                 known=known,
                 wanted=wanted,
                 target=target,
-                salt=cache_salt(self.salt_key, known, wanted.salt),
+                salt=cache_salt(self.salt_key, known.principal, wanted.salt),
                 reply=reply,
                 line=line,
                 started_at=started_at,
@@ -166,10 +168,8 @@ class Exchange:
             await self._find_answer(call)
         finally:
             self.accounts.discard(account)
-            # Every other way out has closed it: what is left is a client that went.
-            ending = settle.cut(account.meter, account.estimate, "client_gone")
-            if account.close(ending):
-                call.line.ending = "client_gone"
+            if not account.is_closed:  # every other way out has closed it: the client went
+                self._close(call, settle.cut(account.meter, account.estimate, "client_gone"))
             self._count(call)
 
     async def _find_answer(self, call: Call) -> None:
@@ -362,10 +362,13 @@ class Exchange:
         self.metrics.count("tessera_gateway_tokens_total", "class", "output", call.line.output)
 
 
-def cache_salt(key: bytes, known: Known, own: str) -> str:
+def cache_salt(key: bytes, principal: Principal, own: str) -> str:
     """Tenants never share a prefix cache; a client's own salt divides its own further."""
-    principal = known.principal
-    text = f"{principal.organization}\n{principal.project}\n{own}"
+    return _salt(key, f"{principal.organization}\n{principal.project}\n{own}")
+
+
+@lru_cache(maxsize=4096)
+def _salt(key: bytes, text: str) -> str:
     return hmac.digest(key, text.encode(), "sha256").hex()
 
 
@@ -403,7 +406,10 @@ def whole_answer(content: bytes, call: Call) -> bytes:
         raise Garbage("answered in another model's name")
     call.meter.take_whole(chunk)
     return renamed(
-        content, b'"model":' + _encode(engine_name), b'"model":' + _encode(call.wanted.model)
+        content,
+        b'"model":' + _encode(engine_name),
+        b'"model":' + _encode(call.wanted.model),
+        PLAIN_EXTRAS,
     )
 
 

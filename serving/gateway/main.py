@@ -87,15 +87,13 @@ class Gateway:
         self._admission = Admission(self._redis, cell=settings.cell, processes=settings.processes)
         self._journal = JournalWriter.open(settings.journal, node=settings.node)
         api = self._api()
-        self._door = Door(
-            api, limits=Limits(body_bytes=settings.body_bytes), on_refused=api.door_refused
-        )
+        self._door = Door(api, limits=_limits(settings), on_refused=api.door_refused)
         self._listeners = Listeners(sockets, index, run=settings.run, factory=self._door.connection)
 
     async def start(self) -> None:
         """Serve. What is known from disk is served at once; Redis and PostgreSQL may be down."""
         self._documents.load()
-        self._begin(self._redis.run())
+        self._begin(self._redis.run(on_up=self._write_snapshot))
         self._begin(self._push.run())
         self._begin(self._documents.run())
         self._begin(self._journal.run())
@@ -177,6 +175,7 @@ class Gateway:
     def _directory_changed(self, directory: Directory) -> None:
         for incarnation in self._fleet.update(directory):
             self._upstream.forget(incarnation)
+        self._write_snapshot()
 
     def _end_streams(self, key_id: str) -> None:
         self._streams.end(key_id, Unauthorized())
@@ -211,6 +210,9 @@ class Gateway:
 
     def _write_snapshot(self) -> None:
         metrics = self._metrics
+        metrics.total("tessera_gateway_principal_reads_total", self._who.database_reads)
+        metrics.total("tessera_gateway_local_admissions_total", self._admission.local_admissions)
+        metrics.total("tessera_gateway_local_refusals_total", self._admission.local_refusals)
         metrics.gauge("tessera_gateway_connections", len(self._door.connections))
         metrics.gauge("tessera_gateway_streams", len(self._streams))
         metrics.gauge("tessera_gateway_slots_held", self._admission.held)
@@ -236,3 +238,12 @@ class Gateway:
         if error is not None:
             log.critical("a background task failed", exc_info=error)
             self.failed.set()
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        body_bytes=settings.body_bytes,
+        head_seconds=settings.head_seconds,
+        body_seconds=settings.body_seconds,
+        stall_seconds=settings.stall_seconds,
+    )

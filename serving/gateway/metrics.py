@@ -55,6 +55,7 @@ class Metrics:
             float, before.counters if before else {}
         )
         self._histograms = dict(before.histograms) if before else {}
+        self._before = dict(self._counters)
         self._gauges: dict[str, float] = {}
         self._names: dict[tuple[str, ...], str] = {}
 
@@ -80,6 +81,10 @@ class Metrics:
             histogram = self._histograms[name] = [0.0] * (len(BUCKETS) + 2)
         histogram[bisect_left(BUCKETS, seconds)] += 1
         histogram[-1] += seconds
+
+    def total(self, name: str, since_start: float) -> None:
+        """A counter that is kept elsewhere, from zero at the start of this process."""
+        self._counters[name] = self._before.get(name, 0.0) + since_start
 
     def gauge(self, name: str, value: float) -> None:
         self._gauges[name] = float(value)

@@ -33,6 +33,9 @@ class Settings:
     idle_seconds: float
     answer_seconds: float
     body_bytes: int
+    head_seconds: float
+    body_seconds: float
+    stall_seconds: float
 
     @property
     def run(self) -> Path:
@@ -67,6 +70,9 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         idle_seconds=_number(environment, "TESSERA_GATEWAY_IDLE_SECONDS", 60),
         answer_seconds=_number(environment, "TESSERA_GATEWAY_ANSWER_SECONDS", 600),
         body_bytes=int(_number(environment, "TESSERA_GATEWAY_BODY_BYTES", 4 * 1024 * 1024)),
+        head_seconds=_number(environment, "TESSERA_GATEWAY_HEAD_SECONDS", 10),
+        body_seconds=_number(environment, "TESSERA_GATEWAY_BODY_SECONDS", 60),
+        stall_seconds=_number(environment, "TESSERA_GATEWAY_STALL_SECONDS", 60),
     )
 
 

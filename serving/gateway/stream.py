@@ -19,12 +19,13 @@ _END = b"\n\n"
 _DATA = b"data: "
 _DONE = b"[DONE]"
 _USAGE = b',"usage":{'
-EXTRAS = (
-    b',"token_ids":null',
-    b',"prompt_token_ids":null',
-    b',"prompt_text":null',
+EXTRAS = (b',"token_ids":null', b',"prompt_token_ids":null', b',"prompt_text":null')
+PLAIN_EXTRAS = (
+    *EXTRAS,
     b',"prompt_logprobs":null',
     b',"kv_transfer_params":null',
+    b',"ec_transfer_params":null',
+    b',"metrics":null',
 )
 
 Count = Annotated[int, Meta(ge=0, le=2**40)]
@@ -98,8 +99,13 @@ class Meter:
 
     def quantities(self) -> dict[str, int]:
         if self._total is not None:
-            return _quantities([self._total], [self._total])
-        return _quantities(self._per_prompt.values(), self._per_choice.values())
+            return _quantities(self._total)
+        prompts = [_quantities(usage) for usage in self._per_prompt.values()]
+        return {
+            "input": sum(prompt["input"] for prompt in prompts),
+            "cached_input": sum(prompt["cached_input"] for prompt in prompts),
+            "output": sum(usage.completion_tokens or 0 for usage in self._per_choice.values()),
+        }
 
 
 class EventFilter:
@@ -179,7 +185,7 @@ def decode_chunk(payload: bytes) -> Chunk:
         raise Garbage(f"not a chunk: {error}") from error
 
 
-def renamed(payload: bytes, model: bytes, name: bytes) -> bytes:
+def renamed(payload: bytes, model: bytes, name: bytes, extras: tuple[bytes, ...] = EXTRAS) -> bytes:
     """The customer's name for the engine's, and without vLLM's empty extras.
 
     Inside a JSON string every quote is escaped, so these byte strings only match real members.
@@ -187,9 +193,8 @@ def renamed(payload: bytes, model: bytes, name: bytes) -> bytes:
     if model not in payload:  # spaced otherwise than vLLM does
         payload = _compact(payload)
     payload = payload.replace(model, name, 1)
-    if b"null" in payload:
-        for extra in EXTRAS:
-            payload = payload.replace(extra, b"")
+    for extra in extras:
+        payload = payload.replace(extra, b"")
     return payload
 
 
@@ -212,14 +217,10 @@ def _compact(payload: bytes) -> bytes:
     return _encode(msgspec.json.decode(payload))
 
 
-def _quantities(prompts: Any, choices: Any) -> dict[str, int]:
-    return {
-        "input": sum(usage.prompt_tokens for usage in prompts),
-        "cached_input": sum(_cached(usage) for usage in prompts),
-        "output": sum(usage.completion_tokens or 0 for usage in choices),
-    }
-
-
-def _cached(usage: Usage) -> int:
+def _quantities(usage: Usage) -> dict[str, int]:
     details = usage.prompt_tokens_details
-    return (details.cached_tokens or 0) if details is not None else 0
+    return {
+        "input": usage.prompt_tokens,
+        "cached_input": (details.cached_tokens or 0) if details is not None else 0,
+        "output": usage.completion_tokens or 0,
+    }

@@ -163,22 +163,27 @@ class EngineConnection(asyncio.Protocol):
 
     __slots__ = (
         "_deadline",
+        "_first_deadline",
         "_framed",
         "_head_bytes",
         "_headers",
         "_idle_seconds",
         "_in_head",
+        "_is_complete",
         "_loop",
         "_open",
         "_parser",
+        "_parts",
         "_paused",
         "_sink",
+        "_status",
         "_transport",
         "_type",
         "exchanges",
         "idle_since",
         "incarnation",
         "is_usable",
+        "on_body",
     )
 
     _transport: asyncio.Transport
@@ -195,6 +200,8 @@ class EngineConnection(asyncio.Protocol):
         self.exchanges = 0
         self._open = registry
         self._loop = loop
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # before the parser is made: it looks only once
         self._parser = httptools.HttpResponseParser(self)
         self._sink: Sink | None = None
         self._in_head = False
@@ -202,7 +209,9 @@ class EngineConnection(asyncio.Protocol):
         self._headers = 0
         self._type = b""
         self._framed = False
-        self._deadline = 0.0
+        self._status = 0
+        self._is_complete = False
+        self._deadline = self._first_deadline = 0.0
         self._idle_seconds = 0.0
         self._paused = False
 
@@ -219,7 +228,10 @@ class EngineConnection(asyncio.Protocol):
         self._type = b""
         self._framed = False
         self._idle_seconds = idle_seconds
-        self._deadline = self._loop.time() + first_seconds
+        self._status = 0
+        self._is_complete = False
+        self._parts.clear()
+        self._deadline = self._first_deadline = self._loop.time() + first_seconds
         self._transport.write(request)
 
     @property
@@ -255,24 +267,24 @@ class EngineConnection(asyncio.Protocol):
         self._open.add(self)
 
     def data_received(self, data: bytes) -> None:
+        """Parse all that came, then hand it on in one piece: a burst of events is one write."""
         if self._sink is None:  # bytes that nobody asked for
             self.abort()
             return
         if self._in_head:
             self._head_bytes += len(data)
-        else:
-            self._deadline = self._loop.time() + self._idle_seconds
+        self._deadline = self._loop.time() + self._idle_seconds
         try:
             self._parser.feed_data(data)
+            self._deliver(self._sink)
         except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            if not isinstance(cause, UpstreamError):
+            if not isinstance(error.__context__, UpstreamError):
                 raise
-            self._fail(cause)
+            self._fail(error.__context__)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Garbage(f"malformed HTTP: {error}"))
-        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES:
-            self._fail(Garbage("endless header block"))
+        except UpstreamError as error:
+            self._fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_usable = False
@@ -297,20 +309,31 @@ class EngineConnection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if not self._framed or status < 200:
             raise Garbage(f"status {status} without a length")
-        self._in_head = False
-        self._deadline = self._loop.time() + self._idle_seconds
-        if self._sink is not None:
-            self._sink.head(status, self._type)
-
-    def on_body(self, data: bytes) -> None:
-        if self._sink is not None:
-            self._sink.body(data)
+        self._status = status
 
     def on_message_complete(self) -> None:
-        sink, self._sink = self._sink, None
-        self.is_usable = self._parser.should_keep_alive() and not self._paused
-        if sink is not None:
+        self._is_complete = True
+
+    def _deliver(self, sink: Sink) -> None:
+        if self._in_head:
+            if not self._status:
+                self._still_in_head()
+                return
+            self._in_head = False
+            sink.head(self._status, self._type)
+        if self._parts:
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts.clear()
+            sink.body(data)
+        if self._is_complete and self._sink is sink:
+            self._sink = None
+            self.is_usable = self._parser.should_keep_alive() and not self._paused
             sink.ended()
+
+    def _still_in_head(self) -> None:
+        self._deadline = self._first_deadline
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            raise Garbage("endless header block")
 
     def _fail(self, error: UpstreamError) -> None:
         sink, self._sink = self._sink, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -35,9 +36,11 @@ class Directory:
             self._routes[route.organization, route.project, route.name] = route
             self._by_project.setdefault((route.organization, route.project), []).append(route)
         self.endpoints: dict[str, list[Endpoint]] = {}
+        self._slots: Counter[str] = Counter()
         for document in endpoints:
             for endpoint in document.endpoints:
                 self.endpoints.setdefault(endpoint.pool, []).append(endpoint)
+                self._slots[endpoint.pool] += endpoint.slots
 
     def route(self, principal: Principal, name: str) -> Route:
         """Raises ``ModelNotFound``, the same for absent, foreign and not allowed."""
@@ -54,24 +57,23 @@ class Directory:
 
     def slots(self, pool: str) -> int:
         """What the pool's ready replicas offer together."""
-        return sum(endpoint.slots for endpoint in self.endpoints.get(pool, ()))
+        return self._slots[pool]
 
     def target(self, principal: Principal, name: str) -> Target:
         """Raises ``ModelNotFound``, or ``Busy`` while no pool of the version has a replica."""
         route = self.route(principal, name)
         arm = choose_arm(route, principal)
-        known = [self.pools[pool] for pool in arm.pools if pool in self.pools]
-        for pool in known:
-            if self.endpoints.get(pool.id):
-                return Target(route, arm, pool)
+        for name_of_pool in arm.pools:
+            if name_of_pool in self.pools and self.endpoints.get(name_of_pool):
+                return Target(route, arm, self.pools[name_of_pool])
         raise not_ready(name)
 
 
 def choose_arm(route: Route, principal: Principal) -> Arm:
     """Sticky by the route's subject: who met a version meets it again while weights stand."""
+    if len(route.arms) == 1:
+        return route.arms[0]
     serving = [arm for arm in route.arms if arm.weight > 0]
-    if len(serving) == 1:
-        return serving[0]
     point = _point(route, principal)
     for arm in serving:
         point -= arm.weight

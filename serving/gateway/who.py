@@ -88,7 +88,8 @@ class Who:
 
     async def identify(self, authorization: bytes | None) -> Known:
         """Raises ``Unauthorized``, always the same, or ``Busy`` when nobody can say."""
-        mac = key_mac(self._pepper, _key(authorization))
+        key = _key(authorization)
+        mac = key_mac(self._pepper, key)
         known = self._known.get(mac)
         if known is None or self._clock() - known.read_at >= REFRESH_SECONDS:
             known = await self._current(mac)

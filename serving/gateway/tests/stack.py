@@ -229,6 +229,7 @@ class Stack:
                 "--max-model-len", str(CONTEXT_TOKENS), "--enable-prompt-tokens-details",
                 *arguments,
             ],
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         until(path.exists, what="the simulator's socket")
@@ -313,18 +314,22 @@ class Stack:
     def start(self, index: int = 0, **changes: str) -> subprocess.Popen[bytes]:
         """A gateway process on the sockets of ``listen``."""
         descriptors = [s.fileno() for s in (*self.sockets, self.metrics_socket)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving.gateway"],
-            env=self.environment(
-                TESSERA_LISTEN_FDS=",".join(map(str, descriptors[:-1])),
-                TESSERA_LISTEN_INDEX=str(index),
-                TESSERA_METRICS_FD=str(descriptors[-1]),
-                **changes,
-            ),
-            pass_fds=descriptors,
-            stdout=(self.home / f"access-{index}.jsonl").open("ab"),
-            stderr=(self.home / f"gateway-{index}.log").open("ab"),
-        )
+        with (
+            (self.home / f"access-{index}.jsonl").open("ab") as access,
+            (self.home / f"gateway-{index}.log").open("ab") as errors,
+        ):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "serving.gateway"],
+                env=self.environment(
+                    TESSERA_LISTEN_FDS=",".join(map(str, descriptors[:-1])),
+                    TESSERA_LISTEN_INDEX=str(index),
+                    TESSERA_METRICS_FD=str(descriptors[-1]),
+                    **changes,
+                ),
+                pass_fds=descriptors,
+                stdout=access,
+                stderr=errors,
+            )
         self.gateways.append(process)
         return process
 
@@ -348,6 +353,14 @@ class Stack:
         if not path.exists():
             return 0.0
         return float(json.loads(path.read_bytes())["gauges"].get(name, 0.0))
+
+    def counter(self, name: str) -> float:
+        """Over all processes, as the last snapshots have it."""
+        total = 0.0
+        for path in (self.home / "run").glob("gateway-*.metrics.json"):
+            counters = json.loads(path.read_bytes())["counters"]
+            total += sum(v for full, v in counters.items() if full.partition("{")[0] == name)
+        return total
 
     @property
     def port(self) -> int:
