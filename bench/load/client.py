@@ -87,6 +87,11 @@ class Client(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def coming(self) -> Reply | None:
+        """What has come in so far of the reply that is waited for."""
+        return self._reply
+
     def ask(
         self, payload: bytes, *, due_at: float = 0.0, keep_body: bool = False
     ) -> asyncio.Future[Reply]:
