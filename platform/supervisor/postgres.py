@@ -18,15 +18,20 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import quote
 
-from supervisor.binaries import postgres_binaries, unprivileged_prefix
+from supervisor.binaries import (
+    postgres_binaries,
+    require_user_namespace,
+    unprivileged_prefix,
+)
 from supervisor.errors import DataDamaged, SetupFailed
 from supervisor.folders import private_folder, socket_folder, sync_folder, write_private
+from supervisor.processes import command_line
 
 SUPERUSER = "tessera_superuser"
 ROLES = ("tessera_owner", "tessera_app", "tessera_gateway", "tessera_shipper")
@@ -108,9 +113,11 @@ class PostgresServer:
 
     def prepare(self) -> None:
         """Make the data folder where there is none; refuse one that is not whole."""
+        require_user_namespace()
         folder = self.folder.absolute()
         if folder.exists():
             self._refuse_damage()
+            self._forget_dead_server()
             return
         private_folder(folder.parent)
         new = folder.with_name(f"{folder.name}.new")
@@ -194,6 +201,17 @@ class PostgresServer:
                 f"{self.folder} was written by PostgreSQL {found} and this is PostgreSQL {wanted}; "
                 "run pg_upgrade on it, or move it away to start with an empty database."
             )
+
+    def _forget_dead_server(self) -> None:
+        """Remove the pid file of a server that was killed.
+
+        Its number may be another process's by now, and PostgreSQL would take that one for itself.
+        """
+        pid_file = self.data / "postmaster.pid"
+        with suppress(FileNotFoundError, ValueError, IndexError):
+            pid = int(pid_file.read_text().splitlines()[0])
+            if os.fsencode(self.data) not in command_line(pid):
+                pid_file.unlink()
 
     def _create(self, folder: Path) -> None:
         passwords = {role: secrets.token_hex(24) for role in (SUPERUSER, *ROLES)}

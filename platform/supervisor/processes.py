@@ -41,6 +41,14 @@ def process(pid: int) -> Process | None:
     )
 
 
+def command_line(pid: int) -> list[bytes]:
+    """Program and arguments; empty when there is no such process."""
+    try:
+        return (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def processes() -> list[Process]:
     """Every process there is, except zombies."""
     found = (process(int(entry)) for entry in os.listdir(PROC) if entry.isdigit())  # noqa: PTH208

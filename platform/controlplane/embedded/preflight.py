@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from controlplane.embedded.environment import Ports
-from controlplane.engine.environment import EngineUnavailable, engine_python, require_fit_machine
+from controlplane.engine.base import demo_base
+from controlplane.engine.environment import EngineUnavailable
+from controlplane.engine.install import install_engine
 from kernel.errors import Unavailable
 from supervisor.sockets import require_free
 
 NEEDED_BYTES = 1_000_000_000
-NOT_INSTALLED = (
-    "The engine is not installed, so no model will answer; everything else starts. "
-    "Install it with `make engine`, or use a stand-in with `make up SIMULATOR=1`."
+SIMULATED = "A simulator answers instead of the engine: its texts mean nothing."
+WITHOUT_ENGINE = (
+    "Without the engine no model answers; everything else starts. "
+    "`make up SIMULATOR=1` starts a stand-in for it."
 )
 
 
@@ -37,14 +41,13 @@ def require_ports(ports: Ports) -> None:
         require_free("127.0.0.1", port)
 
 
-def engine_notes(*, simulator: bool) -> list[str]:
-    """What somebody should know about the engine, if anything."""
+def provide_engine(say: Callable[[str], None], *, simulator: bool) -> None:
+    """Install engine and base model where they are missing; where that fails, say so and go on."""
     if simulator:
-        return ["SIMULATOR=1: a stand-in answers instead of the engine; its texts mean nothing."]
+        say(SIMULATED)
+        return
     try:
-        note = require_fit_machine()
+        install_engine(say)
+        demo_base(say)
     except EngineUnavailable as error:
-        return [error.message]
-    if engine_python() is None:
-        return [NOT_INSTALLED]
-    return [note] if note else []
+        say(f"{error.message}\n{WITHOUT_ENGINE}")

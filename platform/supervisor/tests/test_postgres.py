@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psycopg
@@ -66,6 +67,18 @@ def test_an_interrupted_creation_is_begun_anew(tmp_path: Path) -> None:
     with server(tmp_path / "postgres").running() as urls, psycopg.connect(urls.app) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert not (tmp_path / "postgres.new").exists()
+
+
+def test_a_killed_server_s_number_may_be_another_process_s_by_now(tmp_path: Path) -> None:
+    postgres = server(tmp_path / "postgres")
+    postgres.prepare()
+    pid_file = postgres.data / "postmaster.pid"
+    pid_file.write_text(f"{os.getppid()}\n{postgres.data}\n")
+    with postgres.running() as urls, psycopg.connect(urls.app) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        running = pid_file.read_text()
+        postgres.prepare()
+        assert pid_file.read_text() == running
 
 
 @pytest.mark.parametrize(

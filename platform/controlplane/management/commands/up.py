@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from controlplane.embedded.environment import Ports
 from controlplane.embedded.home import Home
-from controlplane.embedded.preflight import engine_notes, require_ports, require_space
+from controlplane.embedded.preflight import provide_engine, require_ports, require_space
 from controlplane.embedded.starting import Prepared, prepare
 from controlplane.embedded.waiting import wait_until_announced
 from kernel.errors import DomainError
@@ -43,8 +43,7 @@ class Command(BaseCommand):
         _require_none_running(home)
         require_space(home.folder)
         require_ports(Ports.named_by(os.environ))
-        for note in engine_notes(simulator=simulator):
-            self._say(note)
+        provide_engine(self._say, simulator=simulator)
         self._say(f"Starting in {home.folder}")
         prepared = prepare(
             home, os.environ, demo=not empty, console=not detach, simulator=simulator
