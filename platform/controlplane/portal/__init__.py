@@ -1,1 +1,1 @@
-"""The tenants' portal: pages over the rooms' selectors and services. It decides nothing they decide."""
+"""The tenants' portal: pages over the rooms' selectors and services, which decide."""

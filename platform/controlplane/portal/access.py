@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Protocol
+from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+
+from controlplane.api import error_body
+from controlplane.portal.navigation import Section, sections_for
 from kernel.errors import DomainError, NotFound
 from tenants import selectors
 from tenants.access import Caller, Permission
 from tenants.models import Organization, Role, User
 from tenants.scope import organization_scope
-
-from controlplane.api import error_body
-from controlplane.portal.navigation import Section, sections_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,25 +40,27 @@ class Member:
         return sections_for(self.caller)
 
 
-class MemberView(Protocol):
-    def __call__(self, request: HttpRequest, member: Member, /, **arguments: Any) -> HttpResponse: ...
+View = Callable[..., HttpResponse]
 
 
-def member_page(permission: Permission) -> Callable[[MemberView], Callable[..., HttpResponse]]:
+def member_page(permission: Permission, *, scoped: bool = True) -> Callable[[View], View]:
     """A page of one organization, for those of its members who have ``permission``.
 
-    To anybody else the organization does not exist. The view runs in the organization's scope, which is a
-    transaction: a refusal leaves nothing behind and becomes a page that says it.
+    To anybody else the organization does not exist. The view takes the request, the ``Member`` and
+    what its address holds, and runs in the organization's scope, which is a transaction: a refusal
+    leaves nothing behind and becomes a page that says it. A view that works on files as well takes
+    ``scoped=False``; the services and it open short scopes themselves.
     """
 
-    def wrap(view: MemberView) -> Callable[..., HttpResponse]:
+    def wrap(view: View) -> View:
         @login_required
         @wraps(view)
         def page(request: HttpRequest, organization: str, **arguments: Any) -> HttpResponse:
             try:
                 member = member_of(request, organization)
                 member.caller.require(permission)
-                with organization_scope(member.organization.id):
+                scope = organization_scope(member.organization.id) if scoped else nullcontext()
+                with scope:
                     return view(request, member, **arguments)
             except DomainError as error:
                 return refusal(request, error)

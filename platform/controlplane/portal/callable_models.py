@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from serving import selectors
 from serving.models import Deployment, DeploymentStatus, Wanted
 
 
 def callable_models(organization_id: UUID, *, project_id: UUID | None = None) -> list[Deployment]:
     """Deployments that are not on their way out; those that answer already come first."""
-    found = Deployment.objects.filter(organization_id=organization_id, wanted=Wanted.RUNNING)
+    found = selectors.deployment_list(organization_id).filter(wanted=Wanted.RUNNING)
     if project_id is not None:
         found = found.filter(project_id=project_id)
     return sorted(found, key=lambda each: (each.status != DeploymentStatus.READY, each.slug))

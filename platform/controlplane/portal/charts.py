@@ -1,4 +1,4 @@
-"""Stacked bars as plain geometry: the template draws them as SVG, and a table beside them says the same."""
+"""Stacked bars as plain geometry: a template draws them, and a table beside them says the same."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 HEIGHT = 100.0
-_STEPS = (1, 2, 2.5, 5, 10)
+_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10)
 _LINES = 4
 _GAP = 0.28  # of a day's width
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One colour of the stack; ``number`` from 1 names the colour, ``values`` has one per column."""
+    """One colour of the stack: ``number``, from 1, names it; ``values`` has one per column."""
 
     number: int
     label: str
@@ -34,7 +34,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One bar; ``x`` and ``width`` in units of the drawing, which is as wide as there are columns."""
+    """One bar; the drawing is as many units wide as there are columns."""
 
     label: str
     x: float
@@ -66,8 +66,13 @@ class Chart:
         return sum(each.total for each in self.series)
 
 
-def stacked(labels: Sequence[str], values: Mapping[str, Sequence[int]], *, rest: str, most: int = 8) -> Chart:
-    """Bars for ``labels``, one colour per entry of ``values``; the smallest beyond ``most`` share one, called ``rest``."""
+def stacked(
+    labels: Sequence[str], values: Mapping[str, Sequence[int]], *, rest: str, most: int = 8
+) -> Chart:
+    """Bars for ``labels``, one colour per entry of ``values``.
+
+    Beyond ``most`` colours the smallest share one, called ``rest``.
+    """
     series = _series(values, rest, most)
     totals = [sum(each.values[place] for each in series) for place in range(len(labels))]
     top = scale_top(max(totals, default=0))
@@ -81,7 +86,9 @@ def stacked(labels: Sequence[str], values: Mapping[str, Sequence[int]], *, rest:
         )
         for place, label in enumerate(labels)
     )
-    lines = tuple(Line(HEIGHT * (1 - step / _LINES), top * step // _LINES) for step in range(_LINES + 1))
+    lines = tuple(
+        Line(HEIGHT * (1 - step / _LINES), top * step // _LINES) for step in range(_LINES + 1)
+    )
     return Chart(columns, series, lines)
 
 
@@ -111,7 +118,5 @@ def _stack(series: Sequence[Series], place: int, top: int) -> tuple[Segment, ...
         value = each.values[place]
         below += value
         if value:
-            segments.append(
-                Segment(each, value, HEIGHT * (1 - below / top), HEIGHT * value / top)
-            )
+            segments.append(Segment(each, value, HEIGHT * (1 - below / top), HEIGHT * value / top))
     return tuple(segments)

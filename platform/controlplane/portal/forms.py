@@ -9,12 +9,20 @@ from typing import Any
 from django import forms
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+
 from kernel.errors import DomainError
+from serving.models import BaseModel
 from tenants.access import Caller
 from tenants.models import KeyEnvironment, Project, Role, Scope
 from tenants.services.keys import ROTATION_OVERLAP
 
-_EXPIRIES = (("", _("Never")), ("7", _("In 7 days")), ("30", _("In 30 days")), ("90", _("In 90 days")), ("365", _("In a year")))
+_EXPIRIES = (
+    ("", _("Never")),
+    ("7", _("In 7 days")),
+    ("30", _("In 30 days")),
+    ("90", _("In 90 days")),
+    ("365", _("In a year")),
+)
 _OVERLAPS = (
     (str(int(ROTATION_OVERLAP.total_seconds())), _("24 hours: time to change your applications")),
     (str(7 * 24 * 3600), _("7 days")),
@@ -47,14 +55,20 @@ class KeyForm(forms.Form):
     expires = forms.ChoiceField(label=_("Expires"), choices=_EXPIRIES, required=False)
 
     def __init__(
-        self, *args: Any, caller: Caller, projects: Iterable[Project], models: Iterable[str], **kwargs: Any
+        self,
+        *args: Any,
+        caller: Caller,
+        projects: Iterable[Project],
+        models: Iterable[str],
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         offered = [(scope.value, _SCOPE_LABELS[scope]) for scope in Scope if scope in caller.scopes]
         _choose_from(self, "scopes", offered)
         _choose_from(self, "project", [(str(project.id), project.name) for project in projects])
-        _choose_from(self, "models", [(model, model) for model in models])
-        if not _choices(self, "models"):
+        named = [(model, model) for model in models]
+        _choose_from(self, "models", named)
+        if not named:
             del self.fields["models"]
         self.fields["scopes"].initial = [Scope.INFERENCE.value]
 
@@ -67,6 +81,39 @@ class RotateForm(forms.Form):
     overlap_seconds = forms.TypedChoiceField(
         label=_("The old key goes on working for"), choices=_OVERLAPS, coerce=int
     )
+
+
+class UploadForm(forms.Form):
+    """What an upload is called and based on; its files travel through the REST API."""
+
+    name = forms.CharField(label=_("Name"), max_length=80, initial=_("my-adapter"))
+    base = forms.ChoiceField(label=_("Base model"))
+    project = forms.ChoiceField(label=_("Project"))
+
+    def __init__(
+        self, *args: Any, bases: Iterable[BaseModel], projects: Iterable[Project], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        _choose_from(self, "base", [(base.slug, base.name) for base in bases])
+        _choose_from(self, "project", [(project.slug, project.name) for project in projects])
+
+
+class DeploymentForm(forms.Form):
+    """Which model, and the name that applications call. ``choices`` are grouped for the list."""
+
+    model = forms.ChoiceField(label=_("Model"))
+    slug = forms.SlugField(
+        label=_("Name in the API"),
+        max_length=40,
+        help_text=_("Lower-case letters, digits and hyphens; unique in your organization."),
+    )
+
+    def __init__(
+        self, *args: Any, choices: list[tuple[Any, list[tuple[str, str]]]], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.has_choices = bool(choices)
+        _choose_from(self, "model", choices)
 
 
 class MemberForm(forms.Form):
@@ -94,9 +141,3 @@ def _choose_from(form: forms.Form, field: str, choices: Iterable[tuple[str, Any]
     chosen = form.fields[field]
     assert isinstance(chosen, forms.ChoiceField)
     chosen.choices = list(choices)
-
-
-def _choices(form: forms.Form, field: str) -> list[Any]:
-    chosen = form.fields[field]
-    assert isinstance(chosen, forms.ChoiceField)
-    return list(chosen.choices)

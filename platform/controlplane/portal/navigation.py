@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.utils.translation import gettext_lazy as _
+
 from tenants.access import Caller, Permission
 
 if TYPE_CHECKING:

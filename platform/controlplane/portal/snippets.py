@@ -1,4 +1,4 @@
-"""Calls to paste into a terminal or a file: they work as they are, with this key and a model that exists."""
+"""Calls to paste into a terminal or a file, with this key and a model that exists."""
 
 from __future__ import annotations
 
@@ -20,12 +20,23 @@ def for_key(gateway_url: str, secret: str, model: str) -> tuple[Snippet, ...]:
     """One call in each language, and the two variables that most clients read by themselves."""
     base_url = f"{gateway_url.rstrip('/')}/v1"
     return (
-        Snippet("curl", "curl", _CURL.format(url=base_url, key=secret, model=model, text=_QUESTION)),
         Snippet(
-            "Python", "python", _PYTHON.format(url=base_url, key=secret, model=model, text=_QUESTION)
+            "curl", "curl", _CURL.format(url=base_url, key=secret, model=model, text=_QUESTION)
+        ),
+        Snippet(
+            "Python",
+            "python",
+            _PYTHON.format(url=base_url, key=secret, model=model, text=_QUESTION),
         ),
         Snippet("Environment", "environment", _ENVIRONMENT.format(url=base_url, key=secret)),
     )
+
+
+def call(gateway_url: str, model: str) -> Snippet:
+    """One call of one model, with the key left to a variable."""
+    url = f"{gateway_url.rstrip('/')}/v1"
+    text = _CURL.format(url=url, key="$TESSERA_KEY", model=model, text=_QUESTION)
+    return Snippet("curl", "curl", text)
 
 
 _CURL = """\

@@ -4,11 +4,36 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from controlplane.portal.views import audit, entrance, keys, members, usage
+from controlplane.portal.views import (
+    audit,
+    deployments,
+    entrance,
+    home,
+    keys,
+    members,
+    models,
+    playground,
+    usage,
+)
 
 app_name = "portal"
 
 _organization = [
+    path("", home.home, name="home"),
+    path("playground/", playground.playground, name="playground"),
+    path("playground/key/", playground.key, name="playground-key"),
+    path("models/", models.models, name="models"),
+    path("models/new/", models.new, name="models-new"),
+    path("models/<uuid:artifact>/", models.one, name="models-one"),
+    path("models/<uuid:artifact>/status/", models.status, name="models-status"),
+    path("models/<uuid:artifact>/delete/", models.delete, name="models-delete"),
+    path("deployments/", deployments.deployments, name="deployments"),
+    path("deployments/table/", deployments.table, name="deployments-table"),
+    path("deployments/new/", deployments.new, name="deployments-new"),
+    path("deployments/<uuid:deployment>/", deployments.one, name="deployments-one"),
+    path("deployments/<uuid:deployment>/status/", deployments.status, name="deployments-status"),
+    path("deployments/<uuid:deployment>/move/", deployments.move, name="deployments-move"),
+    path("deployments/<uuid:deployment>/delete/", deployments.delete, name="deployments-delete"),
     path("keys/", keys.key_list, name="keys"),
     path("keys/<uuid:key>/rotate/", keys.rotate, name="keys-rotate"),
     path("keys/<uuid:key>/revoke/", keys.revoke, name="keys-revoke"),

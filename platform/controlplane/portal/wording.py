@@ -35,8 +35,15 @@ def file_size(size_bytes: int) -> str:
     raise AssertionError("the last unit takes everything")
 
 
+def plain(value: object) -> str:
+    """A value out of JSON as a person would write it."""
+    if isinstance(value, list):
+        return ", ".join(map(plain, value)) or gettext("none")
+    return gettext("none") if value is None else str(value)
+
+
 def ago(moment: datetime, now: datetime) -> str:
-    """How long before or after ``now``, in the one unit that matters; a date where that is weeks."""
+    """How long before or after ``now``, in the one unit that matters; a date after weeks."""
     seconds = round((now - moment).total_seconds())
     distance = abs(seconds)
     if distance >= 4 * _WEEK:

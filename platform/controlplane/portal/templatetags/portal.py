@@ -12,11 +12,10 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from tenants.access import Permission
-
 from controlplane.portal import icons, states, wording
 from controlplane.portal.access import Member
 from controlplane.portal.themes import THEME_COOKIE, THEMES
+from tenants.access import Permission
 
 register = template.Library()
 
@@ -24,6 +23,7 @@ register.simple_tag(icons.icon, name="icon")
 register.filter("compact", wording.compact)
 register.filter("grouped", wording.grouped)
 register.filter("file_size", wording.file_size)
+register.filter("plain", wording.plain)
 
 _WIDGETS: tuple[tuple[type[forms.Widget], str], ...] = (
     (forms.CheckboxSelectMultiple, "choices"),
@@ -38,7 +38,9 @@ _WIDGETS: tuple[tuple[type[forms.Widget], str], ...] = (
 def state(name: str) -> SafeString:
     """A state as icon and word in its tone."""
     look = states.look(name)
-    return format_html('<span class="pill {}">{}{}</span>', look.tone, icons.icon(look.icon), look.word)
+    return format_html(
+        '<span class="pill {}">{}{}</span>', look.tone, icons.icon(look.icon), look.word
+    )
 
 
 @register.simple_tag
@@ -80,6 +82,12 @@ def here(context: Context, name: str) -> bool:
 @register.inclusion_tag("portal/field.html")
 def field(bound: BoundField) -> dict[str, Any]:
     """A form field with its label, hint and errors, tied together for screen readers."""
-    kind = next((name for widget, name in _WIDGETS if isinstance(bound.field.widget, widget)), "input")
+    kind = next(
+        (name for widget, name in _WIDGETS if isinstance(bound.field.widget, widget)), "input"
+    )
     single = kind in {"select", "textarea", "input"}
-    return {"field": bound, "kind": kind, "widget": bound.as_widget({"class": kind}) if single else bound}
+    return {
+        "field": bound,
+        "kind": kind,
+        "widget": bound.as_widget(attrs={"class": kind}) if single else bound,
+    }

@@ -7,11 +7,11 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
+
+from controlplane.portal.access import Member, member_page
 from kernel.errors import Invalid
 from tenants import selectors
 from tenants.access import Permission
-
-from controlplane.portal.access import Member, member_page
 
 PAGE_SIZE = 50
 

@@ -7,10 +7,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
-from tenants import selectors
 
 from controlplane.portal.access import signed_in
 from controlplane.portal.themes import THEME_COOKIE, THEMES
+from tenants import selectors
 
 _YEAR_SECONDS = 365 * 24 * 3600
 

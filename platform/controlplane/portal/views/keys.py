@@ -14,15 +14,15 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
+
+from controlplane.portal import snippets
+from controlplane.portal.access import Member, member_page
+from controlplane.portal.callable_models import callable_models
+from controlplane.portal.forms import KeyForm, RotateForm, refused
 from kernel.errors import DomainError
 from tenants import selectors, services
 from tenants.access import Permission
 from tenants.models import ApiKey, KeyEnvironment, Scope
-
-from controlplane.portal import snippets
-from controlplane.portal.access import Member, member_page
-from controlplane.portal.forms import KeyForm, RotateForm, refused
-from controlplane.portal.callable_models import callable_models
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -50,7 +50,10 @@ def rotate(request: HttpRequest, member: Member, key: UUID) -> HttpResponse:
 @member_page(Permission.KEY_MANAGE)
 def revoke(request: HttpRequest, member: Member, key: UUID) -> HttpResponse:
     revoked = services.key_revoke(member.organization.id, key, caller=member.caller)
-    messages.success(request, _("%(name)s is revoked: it stops working within a second.") % {"name": revoked.name})
+    messages.success(
+        request,
+        _("%(name)s is revoked: it stops working within a second.") % {"name": revoked.name},
+    )
     return redirect("portal:keys", member.organization.slug)
 
 

@@ -10,13 +10,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
+
+from controlplane.portal.access import Member, member_page
+from controlplane.portal.forms import MemberForm, refused, role_choices
 from kernel.errors import DomainError
 from tenants import selectors, services
 from tenants.access import Permission
 from tenants.models import Role
-
-from controlplane.portal.access import Member, member_page
-from controlplane.portal.forms import MemberForm, refused, role_choices
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -72,13 +72,15 @@ def _add(request: HttpRequest, member: Member) -> HttpResponse:
         return _list(request, member, form, status=error.status)
     messages.success(
         request,
-        _("%(email)s is a member. Without a password yet, they set one under “Forgot your password?”.")
+        _("%(email)s is a member. A first password is set under “Forgot your password?”.")
         % {"email": email},
     )
     return redirect("portal:members", member.organization.slug)
 
 
-def _changed(request: HttpRequest, member: Member, change: Callable[[], object], done: str) -> HttpResponse:
+def _changed(
+    request: HttpRequest, member: Member, change: Callable[[], object], done: str
+) -> HttpResponse:
     """Carry a change out and say what came of it on the list."""
     try:
         change()
@@ -91,7 +93,9 @@ def _changed(request: HttpRequest, member: Member, change: Callable[[], object],
     return redirect("portal:members", member.organization.slug)
 
 
-def _list(request: HttpRequest, member: Member, form: MemberForm, status: int = 200) -> HttpResponse:
+def _list(
+    request: HttpRequest, member: Member, form: MemberForm, status: int = 200
+) -> HttpResponse:
     context = {
         "member": member,
         "form": form,

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlencode
 
-from billing.export import usage_csv
-from billing.selectors import Group, Period, Totals, Usage, usage_by
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_safe
-from kernel.errors import Invalid
-from tenants.access import Permission
 
+from billing.export import usage_csv
+from billing.selectors import Group, Period, Totals, Usage, usage_by
 from controlplane.portal import charts
 from controlplane.portal.access import Member, member_page
+from kernel.errors import Invalid
+from tenants.access import Permission
 
 DAYS = (7, 30, 90)
 MEASURES = {"tokens": gettext_lazy("Tokens"), "requests": gettext_lazy("Requests")}
@@ -32,7 +32,7 @@ GROUPS = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the page is asked for, out of its address; ``Invalid`` where it names something unknown."""
+    """What the page is asked for, out of its address."""
 
     days: int
     group: Group
@@ -107,7 +107,11 @@ def _choices(question: Question) -> list[tuple[str, list[tuple[str, str, bool]]]
         (
             _("Period"),
             [
-                (_("%(days)d days") % {"days": days}, question.but(days=days), days == question.days)
+                (
+                    _("%(days)d days") % {"days": days},
+                    question.but(days=days),
+                    days == question.days,
+                )
                 for days in DAYS
             ],
         ),
