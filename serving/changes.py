@@ -7,6 +7,9 @@ from uuid import UUID
 
 from celery import current_app
 from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from serving.models import Pool
 
 CHANNEL = "tessera_changes"
 
@@ -18,9 +21,12 @@ def documents_changed() -> None:
 
 
 def pool_changed(pool_id: UUID) -> None:
-    """A worker looks at this pool soon after this transaction is committed; the watcher builds
+    """Somebody looks at this pool soon after this transaction is committed; the watcher builds
     anew.
+
+    Whoever is reconciling the pool at this moment finds ``look_at`` changed and does it again.
     """
+    Pool.objects.filter(id=pool_id).update(look_at=Now())
     documents_changed()
     transaction.on_commit(partial(_hint, "serving.tasks.pool", str(pool_id)), robust=True)
 

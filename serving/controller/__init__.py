@@ -1,0 +1,1 @@
+"""From rows to running engines: desired, observed, plan, apply, status."""

@@ -24,7 +24,6 @@ from serving.contracts import (
 )
 from serving.models import (
     ArtifactFile,
-    BaseModel,
     Cluster,
     EngineReplica,
     Placement,
@@ -165,19 +164,6 @@ def endpoints_document(cluster: Cluster) -> EndpointsDocument:
             for replica in replicas
         ),
     )
-
-
-def base_list() -> list[BaseModel]:
-    """The catalogue: the same for everybody."""
-    return list(BaseModel.objects.filter(enabled=True))
-
-
-def base_get(slug: str) -> BaseModel:
-    found = BaseModel.objects.filter(slug=slug, enabled=True).first()
-    if found is None:
-        offered = ", ".join(base.slug for base in base_list()) or "none yet"
-        raise NotFound(f"There is no base model {slug!r}. Offered: {offered}.", param="base")
-    return found
 
 
 def _proven(cell: str) -> set[tuple[UUID, str, str]]:

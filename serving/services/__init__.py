@@ -1,5 +1,35 @@
 """Writes: one function per thing that is done, with its rule, audit record and hint."""
 
+from serving.services.artifacts import (
+    DeclaredFile,
+    artifact_complete,
+    artifact_create,
+    artifact_delete,
+    part_put,
+)
+from serving.services.catalogue import base_model_register
+from serving.services.deployments import (
+    deployment_create,
+    deployment_delete,
+    deployment_version_change,
+)
 from serving.services.reports import report_accept
+from serving.services.validation import artifact_validate, artifacts_sweep
+from serving.services.versions import version_create, version_delete
 
-__all__ = ["report_accept"]
+__all__ = [
+    "DeclaredFile",
+    "artifact_complete",
+    "artifact_create",
+    "artifact_delete",
+    "artifact_validate",
+    "artifacts_sweep",
+    "base_model_register",
+    "deployment_create",
+    "deployment_delete",
+    "deployment_version_change",
+    "part_put",
+    "report_accept",
+    "version_create",
+    "version_delete",
+]
