@@ -1,0 +1,72 @@
+"""``manage.py demo``: the walk of two new customers, against a running stack or one it starts."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from controlplane.embedded.home import PROJECT, Home
+from controlplane.engine.base import DEMO
+from supervisor.leftovers import running_supervisor
+from tenants.access import Caller
+from tenants.models import User
+from tenants.services import user_save
+
+MANAGE = str(PROJECT / "manage.py")
+
+
+class Command(BaseCommand):
+    help = "Found two organizations over REST, deploy an adapter each, compare their answers."
+    requires_system_checks: list[str] = []
+
+    def handle(self, *_args: Any, **_options: Any) -> None:
+        home = Home.named_by(os.environ)
+        started_at = time.time()
+        if running_supervisor(home.run) is not None:
+            code = _walk(started_at)
+        else:
+            code = self._in_stack_of_its_own()
+        if code:
+            sys.exit(code)
+
+    def _in_stack_of_its_own(self) -> int:
+        """Another process for the walk: this one's settings know nothing of the new stack."""
+        manage = (sys.executable, MANAGE)
+        started_at = time.time()
+        try:
+            if subprocess.run([*manage, "up", "--detach", "--empty"], check=False).returncode:
+                raise CommandError("The stack could not be started; the lines above say why.")
+            again = {**os.environ, "TESSERA_DEMO_STARTED_AT": str(started_at)}
+            return subprocess.run([*manage, "demo"], check=False, env=again).returncode
+        finally:
+            subprocess.run([*manage, "down"], check=False)
+
+
+def _walk(started_at: float) -> int:
+    email, password = _guide()
+    environment = {
+        **os.environ,
+        "TESSERA_PORTAL_URL": settings.TESSERA_PORTAL_URL,
+        "TESSERA_GATEWAY_URL": settings.TESSERA_GATEWAY_URL,
+        "TESSERA_DEMO_EMAIL": email,
+        "TESSERA_DEMO_PASSWORD": password,
+    }
+    environment.setdefault("TESSERA_DEMO_STARTED_AT", str(started_at))
+    walk = [sys.executable, str(DEMO / "walkthrough.py")]
+    return subprocess.run(walk, check=False, env=environment).returncode
+
+
+def _guide() -> tuple[str, str]:
+    """Somebody who may found organizations, for this walk only."""
+    password = secrets.token_urlsafe(24)
+    user = User(email=f"demo-{secrets.token_hex(4)}@example.com", is_staff=True)
+    user.set_password(password)
+    user_save(user, caller=Caller.system("demo"))
+    return user.email, password
