@@ -33,6 +33,7 @@ from serving.journal.segment import (
     segment_create,
     segment_list,
     truncate,
+    unshipped_list,
 )
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ def _to_fold(folder: Path, segments: list[SegmentFile]) -> list[SegmentFile]:
     """
     if has_lost_bytes(folder):
         return segments
-    return [segment for segment in segments if not segment.is_shipped]
+    return unshipped_list(folder)
 
 
 def _records(segments: list[SegmentFile]) -> Iterator[Record]:

@@ -13,6 +13,7 @@ from serving.journal.segment import (
     has_lost_bytes,
     is_closed,
     segment_list,
+    shipped_list,
     writer_folders,
 )
 
@@ -50,8 +51,7 @@ def _oldest_first(journal: Path) -> list[tuple[SegmentFile, float]]:
         (segment, segment.path.stat().st_mtime)
         for folder in writer_folders(journal)
         if is_closed(folder) or not has_lost_bytes(folder)
-        for segment in segment_list(folder)
-        if segment.is_shipped
+        for segment in shipped_list(folder)
     ]
     return sorted(kept, key=lambda entry: entry[1])
 

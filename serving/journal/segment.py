@@ -3,8 +3,8 @@
     <journal>/shipper.lock              held by the node's one shipper
     <journal>/shipper.json              the shipper's health, rewritten every second
     <journal>/<writer>/lock             held while the writer lives
-    <journal>/<writer>/0000000001.seg   records not all shipped yet; the highest is being written
-    <journal>/<writer>/0000000001.done  shipped, kept for replay
+    <journal>/<writer>/0000000002.seg   records not all shipped yet; the highest is being written
+    <journal>/<writer>/shipped/         segments that are only kept for replay
     <journal>/<writer>/*.torn *.damaged what could not be read, named by segment and offset
     <journal>/<writer>/closed           the writer died and every intent of its is settled
 
@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-LIVE_SUFFIX = ".seg"
-SHIPPED_SUFFIX = ".done"
+_SUFFIX = ".seg"
+_SHIPPED = "shipped"
 LOST_SUFFIXES = frozenset({".torn", ".damaged"})
 _LOCK = "lock"
 _CLOSED = "closed"
@@ -38,11 +38,11 @@ class SegmentFile:
 
     @property
     def is_shipped(self) -> bool:
-        return self.path.suffix == SHIPPED_SUFFIX
+        return self.path.parent.name == _SHIPPED
 
     def where(self) -> Path:
         """The path now: it may have been shipped since it was listed."""
-        return self.path if self.path.exists() else self.path.with_suffix(SHIPPED_SUFFIX)
+        return self.path if self.path.exists() else self.path.parent / _SHIPPED / self.path.name
 
 
 class AppendSegment:
@@ -80,6 +80,7 @@ class AppendSegment:
             os.fdatasync(self.fd)
         finally:
             os.close(self.fd)
+            self.fd = -1  # a late append fails rather than write into whatever opens next
 
     def discard(self) -> None:
         os.close(self.fd)
@@ -87,7 +88,7 @@ class AppendSegment:
 
 
 def segment_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:010d}{LIVE_SUFFIX}"
+    return folder / f"{number:010d}{_SUFFIX}"
 
 
 def segment_create(folder: Path, number: int, *, capacity: int, head: bytes = b"") -> AppendSegment:
@@ -109,14 +110,20 @@ def segment_create(folder: Path, number: int, *, capacity: int, head: bytes = b"
 
 def segment_list(folder: Path) -> list[SegmentFile]:
     """A writer's segments, shipped and not, oldest first."""
-    return sorted(
-        (
-            SegmentFile(entry, int(entry.stem))
-            for entry in folder.iterdir()
-            if entry.suffix in {LIVE_SUFFIX, SHIPPED_SUFFIX} and entry.stem.isdigit()
-        ),
-        key=lambda segment: segment.number,
-    )
+    # In this order: one that is shipped meanwhile is found twice rather than not at all.
+    found = {segment.number: segment for segment in unshipped_list(folder)}
+    found |= {segment.number: segment for segment in shipped_list(folder)}
+    return [found[number] for number in sorted(found)]
+
+
+def unshipped_list(folder: Path) -> list[SegmentFile]:
+    """Those not wholly shipped yet, oldest first. Never many, however much is kept."""
+    segments = (SegmentFile(path, int(path.stem)) for path in folder.glob(f"[0-9]*{_SUFFIX}"))
+    return sorted(segments, key=lambda segment: segment.number)
+
+
+def shipped_list(folder: Path) -> list[SegmentFile]:
+    return unshipped_list(folder / _SHIPPED)
 
 
 def writer_folders(journal: Path) -> list[Path]:
@@ -132,9 +139,7 @@ def unshipped_bytes(journal: Path) -> int:
     """The disk space of all segments that are not wholly shipped yet."""
     total = 0
     for folder in writer_folders(journal):
-        for segment in segment_list(folder):
-            if not segment.is_shipped:
-                total += _size(segment.path)
+        total += sum(_size(segment.path) for segment in unshipped_list(folder))
     return total
 
 
@@ -205,7 +210,9 @@ def truncate(path: Path, size: int) -> None:
 def mark_shipped(segment: SegmentFile, *, at: float) -> None:
     """From now on the segment is only kept for replay; ``at`` is where its keeping time starts."""
     os.utime(segment.path, (at, at))
-    segment.path.rename(segment.path.with_suffix(SHIPPED_SUFFIX))
+    folder = segment.path.parent / _SHIPPED
+    folder.mkdir(mode=0o700, exist_ok=True)
+    segment.path.rename(folder / segment.path.name)
 
 
 def is_closed(folder: Path) -> bool:

@@ -27,7 +27,7 @@ from serving.journal.segment import (
     is_closed,
     mark_shipped,
     save_lost,
-    segment_list,
+    unshipped_list,
     writer_folders,
 )
 from serving.journal.store import (
@@ -139,7 +139,7 @@ class Shipper:
     def _ship_writer(self, folder: Path, held: dict[str, str]) -> None:
         # Asked before the listing: a closed writer has no segment that the listing lacks.
         closed = is_closed(folder)
-        segments = [segment for segment in segment_list(folder) if not segment.is_shipped]
+        segments = unshipped_list(folder)
         try:
             for segment in segments:
                 is_last = segment is segments[-1]
@@ -226,9 +226,7 @@ class Shipper:
     def _unshipped(self, folder: Path) -> tuple[int, int | None]:
         """Bytes that are not in the store, and when the oldest of them were written."""
         size, oldest = 0, None
-        for segment in segment_list(folder):
-            if segment.is_shipped:
-                continue
+        for segment in unshipped_list(folder):
             start = self._start(folder, segment)
             waiting = max(0, written_bytes(segment.path) - start)
             size += waiting
@@ -238,4 +236,4 @@ class Shipper:
 
 
 def _has_work(folder: Path) -> bool:
-    return not is_closed(folder) or any(not s.is_shipped for s in segment_list(folder))
+    return not is_closed(folder) or bool(unshipped_list(folder))

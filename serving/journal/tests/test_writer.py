@@ -18,6 +18,7 @@ from serving.journal.record import Record, RecordKind, decode_checkpoint, scan
 from serving.journal.recovery import fact_of
 from serving.journal.segment import (
     dead_writer,
+    mark_shipped,
     segment_list,
     unshipped_bytes,
     writer_folders,
@@ -171,7 +172,7 @@ async def test_a_journal_at_its_bound_refuses_intents_until_it_is_shipped(tmp_pa
     await _until(lambda: _refuses(writer))
     writer.settle(settled(opened))
     for segment in segment_list(folder_of(tmp_path, writer))[:-1]:
-        segment.path.rename(segment.path.with_suffix(".done"))
+        mark_shipped(segment, at=time.time())
     await _until(lambda: not _refuses(writer))
     running.cancel()
     writer.close()
@@ -211,6 +212,17 @@ def test_closing_leaves_open_intents_to_the_shipper(tmp_path: Path) -> None:
     records = records_of(folder_of(tmp_path, writer))
     assert [fact_of(record) for record in records] == [intent]
     assert fact_of(records[0]).completeness == Completeness.UNKNOWN
+
+
+def test_what_comes_after_the_end_is_refused(tmp_path: Path) -> None:
+    writer = JournalWriter.open(tmp_path, node="n")
+    intent = draft()
+    writer.intent(intent)
+    writer.close()
+    with pytest.raises(JournalFull):
+        writer.settle(settled(intent))
+    with pytest.raises(JournalFull):
+        writer.intent(draft())
 
 
 def test_descriptors_are_given_back(tmp_path: Path) -> None:
