@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.views.decorators.debug import sensitive_variables
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import authentication
 from rest_framework.exceptions import AuthenticationFailed
@@ -21,6 +22,7 @@ _REFUSED = "This API key is not valid. Send an active key as 'Authorization: Bea
 class KeyAuthentication(authentication.BaseAuthentication):
     """``request.user`` stays empty and ``request.auth`` is the key's ``Caller``."""
 
+    @sensitive_variables("text")
     def authenticate(self, request: Request) -> tuple[None, Caller] | None:
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection
 from django.db.models import Q, QuerySet
+from django.views.decorators.debug import sensitive_variables
 
 from kernel.errors import NotFound
 from kernel.keys import key_is_wellformed, key_mac
@@ -54,6 +55,7 @@ class Limits:
     storage_bytes: int
 
 
+@sensitive_variables("text", "mac")
 def principal_by_key(text: str) -> Principal | None:
     """Whoever holds this key, also when it is no longer active; nonsense costs no query."""
     if not key_is_wellformed(text):

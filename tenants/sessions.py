@@ -8,6 +8,7 @@ from django.conf import settings
 from django.contrib.auth import login
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
+from django.views.decorators.debug import sensitive_variables
 
 from kernel.errors import DomainError, QuotaExceeded
 from tenants.models import User
@@ -23,6 +24,7 @@ class SignInRefused(DomainError):
     default_message = "E-mail address and password do not belong together."
 
 
+@sensitive_variables("password")
 def session_open(request: HttpRequest, *, email: str, password: str) -> User:
     """Sign somebody in and put a new session in place of the old one."""
     try:

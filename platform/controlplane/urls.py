@@ -15,15 +15,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("accounts/", include("allauth.account.urls")),
     path("api/v1/", include("controlplane.reference")),
     path("api/v1/", include("tenants.urls")),
+    path("api/v1/", include("billing.urls")),
+    path("agent/v1/", include("serving.agent_urls")),
+    path("", include("controlplane.portal.urls")),
 ]
-for prefix, urls in (
-    ("api/v1/", "serving.urls"),
-    ("api/v1/", "billing.urls"),
-    ("agent/v1/", "serving.agent_urls"),
-    ("", "controlplane.portal.urls"),
-):
-    if find_spec(urls) is not None:
-        urlpatterns.append(path(prefix, include(urls)))
+if find_spec("serving.urls") is not None:
+    urlpatterns.append(path("api/v1/", include("serving.urls")))
 
 handler404 = "controlplane.api.not_found"
 handler500 = "controlplane.api.server_error"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
+
+_SECRET = re.compile(r"(?:[0-9a-fA-F]{2}){32,}")
 
 
 def text(name: str, default: str = "") -> str:
@@ -33,6 +36,15 @@ def names(name: str, default: str = "") -> list[str]:
 
 def folder(name: str, default: Path) -> Path:
     return Path(text(name, str(default))).absolute()
+
+
+def hexadecimal(*variables: str) -> None:
+    """Stop the process at a key that is too short or not hexadecimal, without showing it."""
+    for name in variables:
+        if _SECRET.fullmatch(text(name)) is None:
+            raise ImproperlyConfigured(
+                f"{name} must be 32 bytes or more in hexadecimal, as `openssl rand -hex 32` makes."
+            )
 
 
 def required(*variables: str) -> None:

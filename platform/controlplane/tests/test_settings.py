@@ -46,6 +46,15 @@ def test_production_stops_at_a_missing_secret_and_names_it(missing: str) -> None
     assert "make up" in last
 
 
+@pytest.mark.parametrize("value", ["abcd", "xyz" * 30, "a" * 63])
+def test_production_stops_at_a_weak_key_without_showing_it(value: str) -> None:
+    given = {**SECRETS, "TESSERA_KEY_PEPPER": value}
+    done = _production("from django.conf import settings; settings.DEBUG", **given)
+    last = done.stderr.strip().splitlines()[-1]
+    assert "TESSERA_KEY_PEPPER must be 32 bytes or more" in last
+    assert value not in last
+
+
 def test_production_over_https_ties_cookies_to_the_host() -> None:
     program = (
         "from django.conf import settings as s;"
