@@ -21,7 +21,8 @@ def icon(name: str) -> SafeString:
         raise ValueError(f"{name}.svg holds no svg element")
     shapes = mark_safe(" ".join(found.group(1).split()))  # noqa: S308 - our own file
     return format_html(
-        '<svg class="icon" viewBox="0 0 24 24" fill="none" stroke="currentColor" '
+        '<svg class="icon icon-{}" viewBox="0 0 24 24" fill="none" stroke="currentColor" '
         'stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">{}</svg>',
+        name,
         shapes,
     )
