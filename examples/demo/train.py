@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
+import torch  # type: ignore[import-not-found]
+from safetensors.torch import save_file  # type: ignore[import-not-found]
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer  # type: ignore[import-not-found]
 
 SEED = 20260101
 RANK = 8
@@ -34,7 +34,7 @@ BASE_NAME = "smollm2-135m-instruct"  # a neutral name: where the base lies is th
 IGNORED = -100
 
 
-class LowRank(nn.Module):
+class LowRank(nn.Module):  # type: ignore[misc]
     """A frozen linear layer plus ``B @ A`` of rank 8; starts as no change at all, as B is zero."""
 
     def __init__(self, linear: nn.Linear) -> None:
