@@ -65,7 +65,7 @@ def artifact_create(  # noqa: PLR0913 - what an upload declares
 ) -> Artifact:
     """Begin an upload. What it declares counts against the organization's storage from now on."""
     caller.require(Permission.MODEL_MANAGE, organization_id=organization_id)
-    if kind is not ArtifactKind.ADAPTER:
+    if kind != ArtifactKind.ADAPTER:
         raise Invalid(
             "Full weights are not served yet; upload a LoRA adapter.", param="kind", rule="kind"
         )
