@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import include, path
 
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
-urlpatterns: list[URLPattern | URLResolver] = [
+urlpatterns = [
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.account.urls")),
     path("api/v1/", include("controlplane.reference")),
     path("api/v1/", include("tenants.urls")),
+    path("api/v1/", include("serving.urls")),
     path("api/v1/", include("billing.urls")),
     path("agent/v1/", include("serving.agent_urls")),
     path("", include("controlplane.portal.urls")),
 ]
-if find_spec("serving.urls") is not None:
-    urlpatterns.append(path("api/v1/", include("serving.urls")))
 
 handler404 = "controlplane.api.not_found"
 handler500 = "controlplane.api.server_error"
