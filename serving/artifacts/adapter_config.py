@@ -35,6 +35,8 @@ _FREE = frozenset(
         "use_rslora",
         "peft_version",
         "qalora_group_size",
+        "megatron_core",
+        "runtime_config",
     }
 )
 _EMPTY: tuple[object, ...] = (None, False, "", [], {})

@@ -83,6 +83,10 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     text = file.read(length)
     if len(text) != length:
         raise Refused("header_length", "It ends within its header.")
+    # A tensor's entry has four colons and at most six commas. Counted before parsing, because eight
+    # megabytes of small values would grow into hundreds.
+    if text.count(b":") > 5 * TENSORS or text.count(b",") > 7 * TENSORS:
+        raise Refused("tensor_count", f"It names too many tensors; {TENSORS} are allowed.")
     header = parse_object(text)
     metadata = header.get(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):

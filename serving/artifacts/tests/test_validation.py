@@ -104,6 +104,8 @@ HOSTILE_WEIGHTS: dict[str, tuple[bytes, str]] = {
         with_header(json.dumps({f"t{n}": 0 for n in range(100_000)})),
         "tensor_count",
     ),
+    "8 MB of small values": (with_header('{"a":[' + "1," * 4_000_000 + "1]}"), "tensor_count"),
+    "8 MB of small lists": (with_header('{"a":[' + "[]" * 4_000_000 + "]}"), "json"),
     "a name with a slash": (with_header(header(**{"../a": entry()}), bytes(4)), "tensor_name"),
     "unknown field": (with_header(header(a={**entry(), "x": 1}), bytes(4)), "tensor_entry"),
     "dtype of integers": (with_header(header(a=entry("I64")), bytes(4)), "tensor_dtype"),
@@ -270,6 +272,25 @@ WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
 def test_configs_that_break_a_rule_are_refused(name: str, tmp_path: Path) -> None:
     change, rule = WRONG_CONFIGS[name]
     assert verdict_on(write_adapter(tmp_path, config={**GOOD_CONFIG, **change})).rule == rule
+
+
+def test_what_peft_writes_by_default_is_accepted(tmp_path: Path) -> None:
+    config = {
+        **GOOD_CONFIG,
+        **dict.fromkeys(["auto_mapping", "eva_config", "layers_pattern", "revision"]),
+        **dict.fromkeys(["alpha_pattern", "rank_pattern", "loftq_config"], {}),
+        **dict.fromkeys(["fan_in_fan_out", "use_dora", "use_rslora", "lora_bias"], False),
+        "bias": "none",
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_dropout": 0.05,
+        "megatron_core": "megatron.core",
+        "peft_version": "0.21.2",
+        "qalora_group_size": 16,
+        "runtime_config": {"ephemeral_gpu_offload": False},
+        "task_type": "CAUSAL_LM",
+    }
+    assert verdict_on(write_adapter(tmp_path, config=config)).accepted
 
 
 def test_a_config_of_a_megabyte_is_refused(tmp_path: Path) -> None:
