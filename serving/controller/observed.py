@@ -55,24 +55,56 @@ class ObservedReplica:
         return self.is_running and not self.is_starting and self.state is ReplicaState.READY
 
 
-def replicas_of_pool(pool_id: UUID, items: Iterable[ObservedItem]) -> tuple[ObservedReplica, ...]:
-    """Every replica row of a pool, also one that should no longer be. Reads rows, asks nobody."""
+def replicas_of_pool(
+    pool_id: UUID,
+    items: Iterable[ObservedItem],
+    *,
+    void: Mapping[str, datetime | None],
+) -> tuple[ObservedReplica, ...]:
+    """Every replica row of a pool, also one that should no longer be. Reads rows, asks nobody.
+
+    ``void`` are replicas whose engine was started since their row was read, with the time of the
+    report that was in it: that one is of the engine before.
+    """
     engines = {item.owner: item for item in items if item.role is Role.ENGINE}
-    adapters: dict[UUID, dict[AdapterSpec, ObservedAdapter]] = {}
-    for row in ReplicaAdapter.objects.filter(replica__pool_id=pool_id):
-        adapters.setdefault(row.replica_id, {})[AdapterSpec(name=row.name, digest=row.digest)] = (
-            ObservedAdapter(state=ReplicaAdapterState(row.state), reason=row.reason)
-        )
+    adapters = _adapters(pool_id)
     return tuple(
-        ObservedReplica(
-            name=replica.name,
-            engine=engines.get(replica.name),
-            incarnation=replica.incarnation,
-            state=ReplicaState(replica.state),
-            reason=replica.reason,
-            started_at=replica.started_at,
-            reported_at=replica.reported_at,
-            adapters=adapters.get(replica.id, {}),
+        _replica(
+            row,
+            engines.get(row.name),
+            {} if _is_void(row, void) else adapters.get(row.id, {}),
+            ReplicaState.ABSENT if _is_void(row, void) else ReplicaState(row.state),
         )
-        for replica in EngineReplica.objects.filter(pool_id=pool_id).order_by("number")
+        for row in EngineReplica.objects.filter(pool_id=pool_id).order_by("number")
+    )
+
+
+def _is_void(row: EngineReplica, void: Mapping[str, datetime | None]) -> bool:
+    return row.name in void and void[row.name] == row.reported_at
+
+
+def _adapters(pool_id: UUID) -> dict[UUID, dict[AdapterSpec, ObservedAdapter]]:
+    found: dict[UUID, dict[AdapterSpec, ObservedAdapter]] = {}
+    for row in ReplicaAdapter.objects.filter(replica__pool_id=pool_id):
+        spec = AdapterSpec(name=row.name, digest=row.digest)
+        observed = ObservedAdapter(state=ReplicaAdapterState(row.state), reason=row.reason)
+        found.setdefault(row.replica_id, {})[spec] = observed
+    return found
+
+
+def _replica(
+    row: EngineReplica,
+    engine: ObservedItem | None,
+    adapters: Mapping[AdapterSpec, ObservedAdapter],
+    state: ReplicaState,
+) -> ObservedReplica:
+    return ObservedReplica(
+        name=row.name,
+        engine=engine,
+        incarnation=row.incarnation,
+        state=state,
+        reason=row.reason,
+        started_at=row.started_at,
+        reported_at=row.reported_at,
+        adapters=adapters,
     )

@@ -89,11 +89,11 @@ def _owned(items: Sequence[ObservedItem], rows: PoolRows) -> tuple[ObservedItem,
 
 def _settle(claim: Claim, rows: PoolRows, result: _Result) -> bool:
     """Write what was found. True where nothing more is expected to happen by itself."""
+    renewed = result.plan.renewed
+    void = {row.name: row.reported_at for row in rows.replicas if row.name in renewed}
     with platform_scope():
-        replicas = replicas_of_pool(rows.pool_id, result.items)
-    findings = Findings(
-        rows=rows, replicas=replicas, renewed=result.plan.renewed, trouble=result.trouble
-    )
+        replicas = replicas_of_pool(rows.pool_id, result.items, void=void)
+    findings = Findings(rows=rows, replicas=replicas, renewed=renewed, trouble=result.trouble)
     settled = result.plan.is_empty and not result.trouble and findings.is_settled(timezone.now())
     claim_finish(
         claim,
