@@ -36,7 +36,7 @@ class Effort:
     pressure: Pressure
 
 
-FULL = Effort("gateway", 5, Load(4000, 32, 64, 256), Pressure(rate=500, stream_rate=100, seconds=8))
+FULL = Effort("gateway", 5, Load(4000, 32, 64, 256), Pressure(rate=500, stream_rate=100, seconds=5))
 SHORT = Effort(
     "gateway-short", 2, Load(500, 16, 16, 64), Pressure(rate=100, stream_rate=20, seconds=2)
 )

@@ -4,6 +4,7 @@ on.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import deque
 from typing import Literal
@@ -36,6 +37,8 @@ class Engine:
         self._waiting: deque[Generation] = deque()
         self._numbers: dict[Generation, int] = {}
         self._count = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     def fingerprint(self, model: str) -> bytes:
         """Of the weights behind a name. Raises ``Refused`` for a name that is not served."""
@@ -125,6 +128,7 @@ class Engine:
 
     def _begin(self, generation: Generation, *, path: str, cached: int) -> None:
         self._count += 1
+        self.idle.clear()
         ask = generation.ask
         self._numbers[generation] = self._count
         self.metrics.prompt_tokens += ask.all_prompt_tokens
@@ -163,6 +167,8 @@ class Engine:
                 self._start_waiting()
         else:
             self._waiting.remove(generation)
+        if not self._running and not self._waiting:
+            self.idle.set()
 
     def _line(self, at: Literal["token", "end"], generation: Generation) -> Line:
         return Line(

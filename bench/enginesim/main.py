@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 import time
+from contextlib import suppress
 
 import uvloop
 
@@ -25,9 +26,10 @@ def main() -> None:
 
 
 async def serve(options: Options) -> None:
-    """Serves until a signal comes; answers under way are dropped, as vLLM drops them by default."""
+    """Serves until a signal comes; answers under way have ``shutdown_timeout`` to end."""
     journal = Journal(options.journal)
-    app = App(Engine(options, journal))
+    engine = Engine(options, journal)
+    app = App(engine)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -36,6 +38,9 @@ async def serve(options: Options) -> None:
     print(f"enginesim: {', '.join(options.served_model_name)} on {_place(server)}", flush=True)
     await stopped.wait()
     server.close()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(options.shutdown_timeout):
+            await engine.idle.wait()
     journal.close()
 
 

@@ -23,6 +23,7 @@ class Options:
     max_loras: int
     max_lora_rank: int
     block_size: int
+    shutdown_timeout: float
     enable_force_include_usage: bool
     enable_prompt_tokens_details: bool
     # the simulator's own
@@ -60,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     vllm.add_argument("--max-loras", type=int, default=8, help="adapters in one batch")
     vllm.add_argument("--max-lora-rank", type=int, default=16)
     vllm.add_argument("--block-size", type=int, default=16, help="tokens per cache block")
+    vllm.add_argument(
+        "--shutdown-timeout", type=float, default=0.0, help="seconds to finish in on SIGTERM"
+    )
     vllm.add_argument("--enable-force-include-usage", action="store_true")
     vllm.add_argument("--enable-prompt-tokens-details", action="store_true")
     own = parser.add_argument_group("the simulator's own")

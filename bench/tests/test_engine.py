@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bench.engines import Simulator, adapter_write, simulator
+from bench.engines import BASE, Simulator, adapter_write, simulator
 from bench.enginesim.generation import Pace
 from bench.enginesim.journal import read
 from bench.enginesim.options import parse
@@ -66,6 +68,15 @@ async def test_metrics_have_vllms_names_and_add_up(narrow: Simulator, folder: Pa
     assert float(values[f"vllm:num_requests_running{{{labels}}}"]) == 0
     assert f"vllm:time_to_first_token_seconds_count{{{labels}}}" in values
     assert any(name.startswith("vllm:lora_requests_info{max_lora=") for name in values)
+
+
+async def test_on_sigterm_answers_have_time_to_end(folder: Path) -> None:
+    arguments = ["--shutdown-timeout", "10", "--token-ms", "20", "--tokens", "20"]
+    with simulator(folder / "draining", replica="d", engine_key=SECRET, arguments=arguments) as one:
+        answers = asyncio.create_task(ask(one, BASE))
+        await asyncio.sleep(0.1)
+        os.kill(one.pid, signal.SIGTERM)
+        assert (await answers).is_success
 
 
 def test_pace_says_when_and_how_many() -> None:
