@@ -278,7 +278,7 @@ def test_what_peft_writes_by_default_is_accepted(tmp_path: Path) -> None:
     config = {
         **GOOD_CONFIG,
         **dict.fromkeys(["auto_mapping", "eva_config", "layers_pattern", "revision"]),
-        **dict.fromkeys(["alpha_pattern", "rank_pattern", "loftq_config"], {}),
+        **{name: {} for name in ("alpha_pattern", "rank_pattern", "loftq_config")},
         **dict.fromkeys(["fan_in_fan_out", "use_dora", "use_rslora", "lora_bias"], False),
         "bias": "none",
         "inference_mode": True,
