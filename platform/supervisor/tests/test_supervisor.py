@@ -21,7 +21,8 @@ from pathlib import Path
 child = os.fork()
 if child == 0:
     time.sleep(1000)
-Path(sys.argv[1]).write_text(str(child))
+Path(sys.argv[1] + '.new').write_text(str(child))
+os.rename(sys.argv[1] + '.new', sys.argv[1])
 time.sleep(1000)
 """
 STRAYS = """
@@ -31,7 +32,8 @@ child = os.fork()
 if child == 0:
     os.setsid()
     time.sleep(1000)
-Path(sys.argv[1]).write_text(str(child))
+Path(sys.argv[1] + '.new').write_text(str(child))
+os.rename(sys.argv[1] + '.new', sys.argv[1])
 time.sleep(1000)
 """
 

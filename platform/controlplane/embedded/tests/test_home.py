@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from controlplane.embedded.home import SECRET_NAMES, Home, HomeDamaged, fill_environment
+
+
+def test_secrets_are_made_once_and_for_this_user_alone(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    first = home.secrets()
+    assert set(first) == set(SECRET_NAMES)
+    assert len(set(first.values())) == len(SECRET_NAMES)
+    assert all(len(bytes.fromhex(value)) == 32 for value in first.values())
+    assert home.secrets() == first
+    assert (home.folder / "secrets.json").stat().st_mode & 0o777 == 0o600
+    for folder in (home.folder, home.run, home.logs, home.folder / "journal"):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_open_folder_is_tightened(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o755)
+    Home(tmp_path / "home").prepare()
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+
+
+def test_damaged_secrets_are_never_replaced(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    (tmp_path / "secrets.json").write_text("{half")
+    with pytest.raises(HomeDamaged, match="restore it from a backup"):
+        home.secrets()
+    assert (tmp_path / "secrets.json").read_text() == "{half"
+
+
+def test_a_home_too_deep_for_sockets_keeps_them_elsewhere(tmp_path: Path) -> None:
+    home = Home(tmp_path / ("deep" * 30))
+    assert len(str(home.run)) < 51
+    assert home.run == Home(tmp_path / ("deep" * 30)).run
+    assert home.run != Home(tmp_path / ("deep" * 31)).run
+
+
+def test_only_up_makes_an_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TESSERA_HOME", str(tmp_path / "home"))
+    for name in SECRET_NAMES:
+        monkeypatch.delenv(name, raising=False)
+    fill_environment("migrate")
+    assert not (tmp_path / "home").exists()
+    fill_environment("up")
+    assert os.environ["SECRET_KEY"] == Home(tmp_path / "home").secrets()["SECRET_KEY"]
+
+
+def test_other_commands_take_what_the_last_start_filled_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "environment.json").write_text(json.dumps({"REDIS_URL": "a", "TESSERA_CELL": "b"}))
+    monkeypatch.setenv("TESSERA_HOME", str(tmp_path))
+    monkeypatch.setenv("REDIS_URL", "mine")
+    monkeypatch.delenv("TESSERA_CELL", raising=False)
+    fill_environment("shell")
+    assert os.environ["REDIS_URL"] == "mine"
+    assert os.environ["TESSERA_CELL"] == "b"
