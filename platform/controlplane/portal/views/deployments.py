@@ -17,7 +17,7 @@ from django_htmx.http import HttpResponseClientRedirect
 from controlplane.portal import deployable, snippets
 from controlplane.portal.access import Member, member_page
 from controlplane.portal.forms import DeploymentForm, refused
-from kernel.errors import DomainError, NotFound
+from kernel.errors import DomainError, Invalid, NotFound
 from serving import selectors as serving
 from serving import services
 from serving.models import Deployment, Wanted
@@ -84,7 +84,7 @@ def move(request: HttpRequest, member: Member, deployment: UUID) -> HttpResponse
         member.organization.id,
         deployment,
         caller=member.caller,
-        version_id=UUID(request.POST.get("version", "")),
+        version_id=_chosen_version(request.POST.get("version", "")),
     )
     messages.success(
         request, _("The new version is being loaded; the old one answers until it is proven.")
@@ -98,6 +98,13 @@ def delete(request: HttpRequest, member: Member, deployment: UUID) -> HttpRespon
     services.deployment_delete(member.organization.id, deployment, caller=member.caller)
     messages.success(request, _("The deployment is being deleted; its name no longer answers."))
     return redirect("portal:deployments", member.organization.slug)
+
+
+def _chosen_version(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Invalid(_("Choose a version."), param="version", rule="version_id") from None
 
 
 def _create(request: HttpRequest, member: Member, form: DeploymentForm) -> HttpResponse:

@@ -19,6 +19,7 @@ from controlplane.portal import snippets
 from controlplane.portal.access import Member, member_page
 from controlplane.portal.callable_models import callable_models
 from controlplane.portal.forms import KeyForm, RotateForm, refused
+from controlplane.portal.playground_key import is_playground_key
 from kernel.errors import DomainError
 from tenants import selectors, services
 from tenants.access import Permission
@@ -58,6 +59,7 @@ def revoke(request: HttpRequest, member: Member, key: UUID) -> HttpResponse:
 
 
 def _create(request: HttpRequest, member: Member) -> HttpResponse:
+    member.caller.require(Permission.KEY_MANAGE)
     form = _form(member, request.POST)
     if not form.is_valid():
         return _list(request, member, form, status=422)
@@ -90,7 +92,11 @@ def _form(member: Member, data: Any = None) -> KeyForm:
 
 def _list(request: HttpRequest, member: Member, form: KeyForm, status: int = 200) -> HttpResponse:
     now = timezone.now()
-    keys = [(key, _state(key, now)) for key in selectors.key_list(member.organization.id)]
+    keys = [
+        (key, _state(key, now))
+        for key in selectors.key_list(member.organization.id)
+        if key.is_active(now) or not is_playground_key(key)
+    ]
     context = {"member": member, "form": form, "keys": keys, "rotate_form": RotateForm()}
     return render(request, "portal/keys.html", context, status=status)
 

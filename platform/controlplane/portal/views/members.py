@@ -56,6 +56,7 @@ def remove(request: HttpRequest, member: Member, membership: UUID) -> HttpRespon
 
 
 def _add(request: HttpRequest, member: Member) -> HttpResponse:
+    member.caller.require(Permission.MEMBER_MANAGE)
     form = MemberForm(request.POST, caller=member.caller)
     if not form.is_valid():
         return _list(request, member, form, status=422)
