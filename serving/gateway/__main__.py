@@ -23,7 +23,7 @@ from serving.journal.writer import JournalFull
 def main() -> int:
     arguments = _arguments()
     logging.basicConfig(
-        level=os.environ.get("TESSERA_LOG_LEVEL", "INFO"),
+        level=os.environ.get("LOG_LEVEL", "INFO"),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 0.1
 BACKLOG = 2048
-_LOCK_SECONDS = 10.0
+_LOCK_SECONDS = 3.0
 _IS_LINUX = sys.platform == "linux"
 _FLOCK = struct.Struct("hhqqi4x" if _IS_LINUX else "qqihh")
 

@@ -58,6 +58,7 @@ class Gateway:
         self._metrics_socket = metrics_socket
         self._tasks: set[asyncio.Task[Any]] = set()
         self._status_server: asyncio.Server | None = None
+        self._renewal: asyncio.Task[None] | None = None
         self.failed = asyncio.Event()
         settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._snapshot_path = snapshot_path(settings.run, index)
@@ -93,7 +94,7 @@ class Gateway:
     async def start(self) -> None:
         """Serve. What is known from disk is served at once; Redis and PostgreSQL may be down."""
         self._documents.load()
-        self._begin(self._redis.run(on_up=self._write_snapshot))
+        self._begin(self._redis.run(on_up=self._redis_is_back))
         self._begin(self._push.run())
         self._begin(self._documents.run())
         self._begin(self._journal.run())
@@ -175,6 +176,11 @@ class Gateway:
     def _directory_changed(self, directory: Directory) -> None:
         for incarnation in self._fleet.update(directory):
             self._upstream.forget(incarnation)
+        self._write_snapshot()
+
+    def _redis_is_back(self) -> None:
+        """It may have come back empty: what we hold is entered again at once."""
+        self._renewal = asyncio.get_running_loop().create_task(self._admission.renew())
         self._write_snapshot()
 
     def _end_streams(self, key_id: str) -> None:

@@ -124,6 +124,7 @@ class PrincipalDatabase:
         self._lock = asyncio.Lock()
         self._rests_until = 0.0
         self._queued = 0
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def read(self, mac: bytes) -> Copy | None:
         """Nothing for a key that is not there. Raises ``SourceDown``."""
@@ -137,9 +138,9 @@ class PrincipalDatabase:
             self._queued -= 1
 
     async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
+        for ending in self._ending:
+            ending.cancel()
+        await self._drop()
 
     async def _read(self, mac: bytes) -> Copy | None:
         if monotonic() < self._rests_until:
@@ -160,14 +161,36 @@ class PrincipalDatabase:
                 self._connection = await psycopg.AsyncConnection.connect(
                     self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS
                 )
-        async with asyncio.timeout(_QUERY_SECONDS):
-            cursor = await self._connection.execute(_QUERY, (mac,), prepare=True)
-            return await cursor.fetchone()
+        work = asyncio.create_task(_look_up(self._connection, mac))
+        done, _ = await asyncio.wait({work}, timeout=_QUERY_SECONDS)
+        if not done:
+            self._abandon(work)
+            raise TimeoutError
+        return work.result()
+
+    def _abandon(self, work: asyncio.Task[Any]) -> None:
+        """Cancelling a query asks the server first, which may be what hangs: not on our time."""
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        work.cancel()
+        ending = asyncio.create_task(_end(work, connection))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+
+async def _look_up(connection: psycopg.AsyncConnection[Any], mac: bytes) -> tuple[Any, ...] | None:
+    cursor = await connection.execute(_QUERY, (mac,), prepare=True)
+    return await cursor.fetchone()
+
+
+async def _end(work: asyncio.Task[Any], connection: psycopg.AsyncConnection[Any]) -> None:
+    await asyncio.wait({work})
+    await connection.close()
 
 
 def _principal(row: tuple[Any, ...]) -> Principal:

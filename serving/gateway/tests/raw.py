@@ -66,6 +66,16 @@ def read_all(connection: socket.socket) -> bytes:
     return data
 
 
+def read_all_until(connection: socket.socket, end: bytes) -> bytes:
+    """Everything up to a marker."""
+    data = b""
+    while end not in data:
+        part = connection.recv(65536)
+        assert part, f"closed after {data[-300:]!r}"
+        data += part
+    return data
+
+
 def read_answer(connection: socket.socket) -> Answer:
     """One answer with a length or chunks."""
     file = connection.makefile("rb")

@@ -22,6 +22,7 @@ import redis
 
 from kernel.ids import ulid
 from kernel.keys import key_mac, key_new
+from serving.admission.keys import admission_prefix
 from serving.contracts import (
     Arm,
     Endpoint,
@@ -35,6 +36,7 @@ from serving.contracts import (
     engine_api_key,
     sign,
 )
+from serving.gateway.tests import raw
 from supervisor.postgres import THROWAWAY as FORGETFUL
 from supervisor.postgres import PostgresServer
 from supervisor.valkey import THROWAWAY as IN_MEMORY
@@ -42,6 +44,7 @@ from supervisor.valkey import ValkeyServer
 
 PEPPER, DOCUMENT_KEY, SALT_KEY, ENGINE_KEY = (bytes([n]) * 32 for n in (1, 2, 3, 4))
 CELL, CLUSTER, POOL = "test", "here", "pool-1"
+SLOTS = f"{admission_prefix(CELL)}slots:{POOL}"
 CONTEXT_TOKENS = 4096
 
 # The function that gateways call, over a table of this test's own.
@@ -214,13 +217,20 @@ class Stack:
         with self.servers.client() as client:
             client.xadd(cell_stream(CELL), {"kind": "revoked", "key_id": key_id})
 
-    def engine(self, *arguments: str, replica: str = "", slots: int = 64) -> Engine:
-        """A simulator that holds every tenant's adapters."""
+    def engine(
+        self,
+        *arguments: str,
+        replica: str = "",
+        slots: int = 64,
+        names: tuple[str, ...] | None = None,
+    ) -> Engine:
+        """A simulator that holds every tenant's adapters, or the names given."""
         replica = replica or f"replica-{len(self.engines)}"
         incarnation = ulid()
         path = self.home / f"{incarnation}.sock"
         journal = self.home / f"{incarnation}.jsonl"
-        names = [t.adapter(name) for t in self.tenants for name in t.models]
+        if names is None:
+            names = tuple(t.adapter(name) for t in self.tenants for name in t.models)
         process = subprocess.Popen(
             [
                 sys.executable, "-m", "bench.enginesim", "--uds", str(path),
@@ -250,6 +260,16 @@ class Stack:
                 if announce:
                     entry: dict[Any, Any] = {"kind": signed.kind, "scope": signed.scope}
                     client.xadd(cell_stream(CELL), entry)
+
+    def announce(self) -> None:
+        """Say that documents changed, whether they did or not."""
+        with self.servers.client() as client:
+            client.xadd(cell_stream(CELL), {"kind": "routes", "scope": CELL})
+
+    def accepts(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether a process holds a lock, hence accepts."""
+        held = Path("/proc/locks").read_text().split()
+        return str(process.pid) in held
 
     def routes(self) -> RoutesDocument:
         pool = Pool(
@@ -353,6 +373,35 @@ class Stack:
         if not path.exists():
             return 0.0
         return float(json.loads(path.read_bytes())["gauges"].get(name, 0.0))
+
+    def slots_held(self) -> int:
+        """As Redis has it."""
+        with self.servers.client() as client:
+            return int(client.zcard(SLOTS))
+
+    def longest_lease_seconds(self) -> float:
+        with self.servers.client() as client:
+            found = client.zrange(SLOTS, -1, -1, withscores=True)
+            seconds, micros = client.time()
+            return float(found[0][1] / 1000 - seconds - micros / 1e6)
+
+    def end_leases(self) -> None:
+        """As if their time had passed."""
+        with self.servers.client() as client:
+            for grant in client.zrange(SLOTS, 0, -1):
+                client.zadd(SLOTS, {grant: 1})
+
+    def rss_bytes(self) -> int:
+        text = Path(f"/proc/{self.gateways[0].pid}/status").read_text()
+        line = next(line for line in text.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) * 1024
+
+    def asked_first(self, tenant: Tenant) -> Engine:
+        """The engine that a lone request of the tenant's goes to."""
+        body = {"model": tenant.models[0], "prompt": "x", "max_tokens": 1}
+        data = raw.request("/v1/completions", body, key=tenant.key)
+        assert raw.ask(self.port, data).status == 200
+        return next(engine for engine in self.engines if engine.lines("begin"))
 
     def counter(self, name: str) -> float:
         """Over all processes, as the last snapshots have it."""
