@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from kernel.errors import Invalid
 from serving import selectors, services
 from serving import serializers as shapes
+from serving.models import ModelVersion
 from tenants.access import Permission
 from tenants.rest import OrganizationView
 from tenants.scope import organization_scope
@@ -118,16 +119,20 @@ class VersionsView(OrganizationView):
 
     @extend_schema(request=shapes.NewVersion, responses={201: shapes.VersionShape})
     def post(self, request: Request) -> Response:
-        """Make an artifact the next version of a model."""
+        """Make an artifact, or a base model as it is, the next version of a model."""
         given = self.parsed(shapes.NewVersion)
-        made = services.version_create(
-            self.organization,
-            caller=self.caller,
-            name=given["name"],
-            artifact_id=given["artifact"],
-        )
+        made = self._made(**given)
         found = selectors.version_get(self.organization, made.id)
         return Response(shapes.VersionShape(found).data, status=201)
+
+    def _made(self, name: str, artifact: UUID | None = None, base: str = "") -> ModelVersion:
+        if artifact is None:
+            return services.base_version_create(
+                self.organization, caller=self.caller, name=name, base=base
+            )
+        return services.version_create(
+            self.organization, caller=self.caller, name=name, artifact_id=artifact
+        )
 
 
 class VersionDetailView(OrganizationView):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -47,7 +47,17 @@ class NewArtifact(StrictSerializer):
 
 class NewVersion(StrictSerializer):
     name = serializers.CharField(max_length=80, help_text="The model; the first version makes it.")
-    artifact = serializers.UUIDField()
+    artifact = serializers.UUIDField(required=False)
+    base = serializers.CharField(
+        max_length=80, required=False, help_text="A base model, to be served as it is."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("artifact" in attrs) == ("base" in attrs):
+            raise serializers.ValidationError(
+                {"artifact": ["Give either an artifact or a base model."]}, code="artifact_or_base"
+            )
+        return attrs
 
 
 class NewDeployment(StrictSerializer):
@@ -113,7 +123,7 @@ class ArtifactShape(serializers.ModelSerializer[Artifact]):
 
 
 class VersionShape(serializers.ModelSerializer[ModelVersion]):
-    base = serializers.CharField(source="artifact.base.slug")
+    base = serializers.CharField(source="made_for.slug")
     project = serializers.CharField(source="project.slug")
 
     class Meta:

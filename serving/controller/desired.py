@@ -21,6 +21,7 @@ class PlacedAdapter:
     deployment_id: UUID
     version_id: UUID
     adapter: AdapterSpec
+    is_base: bool  # the base model as it is: ``adapter`` is its own name and digest
     version_label: str
     is_wanted_version: bool
     wanted: Wanted
@@ -56,7 +57,7 @@ class PoolRows:
 def engine_spec(rows: PoolRows, *, now: datetime) -> EngineSpec:
     """An engine runs only where something is placed; an emptied pool stays warm for a while.
 
-    Adapters of deployments that are being deleted are not in it.
+    Adapters of deployments that are being deleted are not in it, nor is the base model itself.
     """
     return EngineSpec(
         pool=str(rows.pool_id),
@@ -66,7 +67,11 @@ def engine_spec(rows: PoolRows, *, now: datetime) -> EngineSpec:
         model_digest=rows.model_digest,
         context_tokens=rows.context_tokens,
         profile=PROFILES[rows.profile],
-        adapters=tuple(placed.adapter for placed in rows.placed if placed.wanted is Wanted.RUNNING),
+        adapters=tuple(
+            placed.adapter
+            for placed in rows.placed
+            if placed.wanted is Wanted.RUNNING and not placed.is_base
+        ),
         replicas=_wanted_replicas(rows, now),
     )
 
@@ -78,7 +83,7 @@ def pool_rows(pool_id: UUID) -> PoolRows | None:
         return None
     placements = (
         Placement.objects.filter(pool=pool)
-        .select_related("version__artifact", "deployment")
+        .select_related("version__artifact", "version__base", "deployment")
         .order_by("id")
     )
     return PoolRows(
@@ -119,7 +124,8 @@ def _placed(placement: Placement) -> PlacedAdapter:
         placement_id=placement.id,
         deployment_id=placement.deployment_id,
         version_id=placement.version_id,
-        adapter=AdapterSpec(name=placement.adapter, digest=placement.version.artifact.digest),
+        adapter=AdapterSpec(name=placement.adapter, digest=placement.version.digest),
+        is_base=placement.version.is_base,
         version_label=str(placement.version),
         is_wanted_version=placement.version_id == placement.deployment.version_id,
         wanted=Wanted(placement.deployment.wanted),

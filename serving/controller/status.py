@@ -77,8 +77,10 @@ def is_proven_anywhere(
 
 
 def is_held_anywhere(placed: PlacedAdapter, replicas: Iterable[ObservedReplica]) -> bool:
-    """Whether an engine that runs may still hold this adapter."""
-    return any(replica.is_running and placed.adapter in replica.adapters for replica in replicas)
+    """Whether an engine that runs may still hold this adapter; the base model stays anyway."""
+    return not placed.is_base and any(
+        replica.is_running and placed.adapter in replica.adapters for replica in replicas
+    )
 
 
 def _of_version(
@@ -102,6 +104,8 @@ def _on_replica(placed: PlacedAdapter, replica: ObservedReplica, now: datetime) 
     if replica.state is not ReplicaState.READY:
         reason = replica.reason or "The engine does not answer and is being started again."
         return Status(DeploymentStatus.LOADING, reason)
+    if placed.is_base:
+        return Status(DeploymentStatus.READY, _silence(replica, now))
     return _of_adapter(placed, replica, now)
 
 
@@ -158,5 +162,7 @@ def _deleting(placed: Iterable[PlacedAdapter], replicas: Sequence[ObservedReplic
 
 
 def _adapter_state(placed: PlacedAdapter, replica: ObservedReplica) -> ReplicaAdapterState | None:
+    if placed.is_base:
+        return ReplicaAdapterState.PROVEN  # an engine that answers has its base model
     adapter = replica.adapters.get(placed.adapter)
     return adapter.state if adapter else None

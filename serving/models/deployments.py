@@ -3,10 +3,14 @@ from __future__ import annotations
 from django.db import models
 
 from kernel.ids import adapter_name, uuid7
+from serving.models.catalogue import BaseModel
 
 
 class ModelVersion(models.Model):
-    """An artifact under a name and number. Never changed: other bytes are another version."""
+    """An artifact, or a base model as it is, under a name and number.
+
+    Never changed: other bytes are another version.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     organization = models.ForeignKey("tenants.Organization", on_delete=models.PROTECT)
@@ -14,7 +18,13 @@ class ModelVersion(models.Model):
     name = models.SlugField(max_length=60)
     number = models.PositiveIntegerField()
     artifact = models.ForeignKey(
-        "serving.Artifact", on_delete=models.PROTECT, related_name="versions"
+        "serving.Artifact", on_delete=models.PROTECT, related_name="versions", null=True
+    )
+    base = models.ForeignKey(
+        "serving.BaseModel",
+        on_delete=models.PROTECT,
+        null=True,
+        help_text="Where there is no artifact: the base model that is served as it is.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -24,10 +34,33 @@ class ModelVersion(models.Model):
             models.UniqueConstraint(
                 fields=["organization", "name", "number"], name="version_unique_in_model"
             ),
+            models.CheckConstraint(
+                condition=models.Q(artifact=None) ^ models.Q(base=None),
+                name="version_is_artifact_or_base",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.name} v{self.number}"
+
+    @property
+    def is_base(self) -> bool:
+        return self.artifact_id is None
+
+    @property
+    def made_for(self) -> BaseModel:
+        """The base model that engines of this version serve."""
+        return self.artifact.base if self.artifact else self._own_base
+
+    @property
+    def digest(self) -> str:
+        """Which bytes this is: of the adapter, or of the base model."""
+        return self.artifact.digest if self.artifact else self._own_base.digest
+
+    @property
+    def _own_base(self) -> BaseModel:
+        assert self.base is not None, "version_is_artifact_or_base"
+        return self.base
 
 
 class Wanted(models.TextChoices):
@@ -112,6 +145,7 @@ class Placement(models.Model):
 
     @property
     def adapter(self) -> str:
-        """The adapter's name on an engine."""
-        digest = self.version.artifact.digest
-        return adapter_name(self.organization_id, self.deployment_id, digest)
+        """What the engine calls it: the adapter's name, or the base model's own."""
+        if self.version.is_base:
+            return self.version.made_for.served_name
+        return adapter_name(self.organization_id, self.deployment_id, self.version.digest)

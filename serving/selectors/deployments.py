@@ -12,7 +12,7 @@ from serving.models import Deployment, ModelVersion
 
 def version_list(organization_id: UUID) -> QuerySet[ModelVersion]:
     return ModelVersion.objects.filter(organization_id=organization_id).select_related(
-        "project", "artifact__base"
+        "project", "artifact__base", "base"
     )
 
 
@@ -25,7 +25,7 @@ def version_get(organization_id: UUID, version_id: UUID) -> ModelVersion:
 
 def deployment_list(organization_id: UUID) -> QuerySet[Deployment]:
     return Deployment.objects.filter(organization_id=organization_id).select_related(
-        "project", "version__artifact__base"
+        "project", "version__artifact__base", "version__base"
     )
 
 

@@ -5,7 +5,6 @@ documents.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -23,7 +22,6 @@ from serving.contracts import (
     WantedAdapter,
 )
 from serving.models import (
-    ArtifactFile,
     Cluster,
     EngineReplica,
     Placement,
@@ -62,17 +60,22 @@ def replica_get(name: str) -> EngineReplica:
 
 
 def agent_orders(replica_name: str) -> AgentOrders:
-    """The adapters that a replica should hold, all from artifacts that passed their checks."""
+    """The adapters that a replica should hold, all from artifacts that passed their checks.
+
+    The base model itself needs no order: an engine is started with it.
+    """
     replica = replica_get(replica_name)
-    placements = list(placement_list_of_pool(replica.pool_id))
-    files = _files_by_artifact({placement.version.artifact_id for placement in placements})
+    placements = placement_list_of_pool(replica.pool_id).prefetch_related(
+        "version__artifact__files"
+    )
     adapters = tuple(
         WantedAdapter(
             name=placement.adapter,
-            digest=placement.version.artifact.digest,
-            files=files.get(placement.version.artifact_id, {}),
+            digest=artifact.digest,
+            files={file.name: file.sha256 for file in artifact.files.all()},
         )
         for placement in placements
+        if (artifact := placement.version.artifact)
     )
     base = replica.pool.base.served_name
     return AgentOrders(
@@ -92,11 +95,11 @@ def ordered_file(replica_name: str, *, digest: str, name: str) -> str:
     raise NotFound("This replica is not ordered to hold that file.")
 
 
-def placement_list_of_pool(pool_id: UUID) -> Iterable[Placement]:
+def placement_list_of_pool(pool_id: UUID) -> QuerySet[Placement]:
     """What the engines of a pool should hold; nothing of deployments that are being deleted."""
     return (
         Placement.objects.filter(pool_id=pool_id, deployment__wanted=Wanted.RUNNING)
-        .select_related("version__artifact", "deployment")
+        .select_related("version__artifact", "version__base", "deployment")
         .order_by("id")
     )
 
@@ -106,7 +109,7 @@ def placed_versions(cell: str) -> list[PlacedVersion]:
     proven = _proven(cell)
     placements = (
         Placement.objects.filter(pool__cluster__cell=cell, deployment__wanted=Wanted.RUNNING)
-        .select_related("version__artifact", "deployment")
+        .select_related("version__artifact", "version__base", "deployment")
         .order_by("id")
     )
     return [
@@ -119,10 +122,9 @@ def placed_versions(cell: str) -> list[PlacedVersion]:
             version_id=placement.version_id,
             is_wanted=placement.version_id == placement.deployment.version_id,
             adapter=placement.adapter,
-            digest=placement.version.artifact.digest,
+            digest=placement.version.digest,
             pool_id=placement.pool_id,
-            proven=(placement.pool_id, placement.adapter, placement.version.artifact.digest)
-            in proven,
+            proven=(placement.pool_id, placement.adapter, placement.version.digest) in proven,
         )
         for placement in placements
     ]
@@ -139,10 +141,10 @@ def cluster_list_of_cell(cell: str) -> list[Cluster]:
 
 
 def endpoints_document(cluster: Cluster) -> EndpointsDocument:
-    """The incarnations that answer now, each with the adapters proven on it."""
+    """The incarnations that answer now, each with its base model and the adapters proven on it."""
     replicas = (
         EngineReplica.objects.filter(pool__cluster=cluster, state=ReplicaState.READY)
-        .select_related("pool")
+        .select_related("pool__base")
         .order_by("name")
     )
     resident: dict[UUID, list[ResidentAdapter]] = {}
@@ -159,16 +161,26 @@ def endpoints_document(cluster: Cluster) -> EndpointsDocument:
                 incarnation=replica.incarnation,
                 address=replica.address,
                 slots=replica.pool.slots_per_replica,
-                adapters=tuple(resident.get(replica.id, ())),
+                adapters=(_resident_base(replica), *resident.get(replica.id, ())),
             )
             for replica in replicas
         ),
     )
 
 
+def _resident_base(replica: EngineReplica) -> ResidentAdapter:
+    base = replica.pool.base
+    return ResidentAdapter(name=base.served_name, digest=base.digest)
+
+
 def _proven(cell: str) -> set[tuple[UUID, str, str]]:
+    """Pool, name and digest of what answers: adapters, and the base of each ready engine."""
     adapters = _proven_adapters().filter(replica__pool__cluster__cell=cell)
-    return set(adapters.values_list("replica__pool_id", "name", "digest"))
+    ready = EngineReplica.objects.filter(pool__cluster__cell=cell, state=ReplicaState.READY)
+    return {
+        *adapters.values_list("replica__pool_id", "name", "digest"),
+        *ready.values_list("pool_id", "pool__base__served_name", "pool__base__digest"),
+    }
 
 
 def _proven_adapters() -> QuerySet[ReplicaAdapter]:
@@ -177,13 +189,6 @@ def _proven_adapters() -> QuerySet[ReplicaAdapter]:
         replica__state=ReplicaState.READY,
         incarnation=F("replica__incarnation"),
     )
-
-
-def _files_by_artifact(artifact_ids: set[UUID]) -> dict[UUID, dict[str, str]]:
-    found: dict[UUID, dict[str, str]] = {}
-    for file in ArtifactFile.objects.filter(artifact_id__in=artifact_ids):
-        found.setdefault(file.artifact_id, {})[file.name] = file.sha256
-    return found
 
 
 def _etag(base: str, adapters: tuple[WantedAdapter, ...]) -> str:

@@ -15,7 +15,7 @@ from serving.services.deployments import (
 )
 from serving.services.reports import report_accept
 from serving.services.validation import artifact_validate, artifacts_sweep
-from serving.services.versions import version_create, version_delete
+from serving.services.versions import base_version_create, version_create, version_delete
 
 __all__ = [
     "DeclaredFile",
@@ -25,6 +25,7 @@ __all__ = [
     "artifact_validate",
     "artifacts_sweep",
     "base_model_register",
+    "base_version_create",
     "deployment_create",
     "deployment_delete",
     "deployment_version_change",

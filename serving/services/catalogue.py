@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kernel.errors import Invalid
+from kernel.errors import Invalid, NotFound
 from serving.artifacts.digest import artifact_digest
 from serving.artifacts.refusal import Refused
 from serving.artifacts.safetensors import read_tensors
@@ -66,6 +66,27 @@ def base_model_register(  # noqa: PLR0913 - what a base model consists of
             BaseModel.objects.filter(slug=slug).update(**values)
             _audit(caller, "base_model.change", before)
         return before
+
+
+def base_model_offer(slug: str, *, caller: Caller) -> None:
+    """New models may be based on it."""
+    _set_enabled(slug, caller, "base_model.offer", enabled=True)
+
+
+def base_model_withdraw(slug: str, *, caller: Caller) -> None:
+    """No new model may be based on it; what is deployed goes on."""
+    _set_enabled(slug, caller, "base_model.withdraw", enabled=False)
+
+
+def _set_enabled(slug: str, caller: Caller, verb: str, *, enabled: bool) -> None:
+    caller.require(Permission.OPERATE)
+    with platform_scope():
+        base = BaseModel.objects.select_for_update().filter(slug=slug).first()
+        if base is None:
+            raise NotFound("There is no base model by that name.")
+        if base.enabled is not enabled:
+            BaseModel.objects.filter(slug=slug).update(enabled=enabled)
+            _audit(caller, verb, base)
 
 
 def _audit(caller: Caller, verb: str, base: BaseModel) -> None:

@@ -91,7 +91,7 @@ def _for_change(organization_id: UUID, deployment_id: UUID) -> Deployment:
     selectors.deployment_get(organization_id, deployment_id)
     return (
         Deployment.objects.select_for_update(of=("self",))
-        .select_related("version__artifact__base", "project")
+        .select_related("version__artifact__base", "version__base", "project")
         .get(organization_id=organization_id, id=deployment_id)
     )
 

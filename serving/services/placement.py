@@ -27,7 +27,7 @@ def placement_ensure(deployment: Deployment, version: ModelVersion) -> Placement
 
     Placing the same again takes back that it was superseded.
     """
-    pool = shared_pool_ensure(version.artifact.base)
+    pool = shared_pool_ensure(version.made_for)
     placement, _ = Placement.objects.update_or_create(
         organization_id=deployment.organization_id,
         deployment=deployment,

@@ -131,7 +131,7 @@ def adapter_of(made: Deployment) -> tuple[str, str]:
         placement = Placement.objects.select_related("version__artifact").get(
             deployment=made, version_id=made.version_id
         )
-        return placement.adapter, placement.version.artifact.digest
+        return placement.adapter, placement.version.digest
 
 
 def proven_on(replica: EngineReplica, made: Deployment) -> None:

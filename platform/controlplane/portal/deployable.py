@@ -1,4 +1,4 @@
-"""What can be deployed: uploads that passed their checks, and the versions there are."""
+"""What can be deployed: uploads that passed their checks, versions, and base models as they are."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ _NAME_LENGTH = 40
 
 
 def choices(organization_id: UUID) -> Choices:
-    """Groups for a list. A value says what it names: ``artifact:<id>`` or ``version:<id>``."""
+    """Groups for a list. A value says what it names: ``artifact:<id>``, ``version:<id>`` or
+    ``base:<slug>``.
+    """
     uploads = selectors.artifact_list(organization_id).filter(
         status=ArtifactStatus.READY, versions=None
     )
     versions = selectors.version_list(organization_id)
+    bases = selectors.base_model_list()
     groups = [
         (_("Uploads"), [(f"artifact:{each.id}", each.name) for each in uploads]),
         (_("Versions"), [(f"version:{each.id}", str(each)) for each in versions]),
+        (_("Base models"), [(f"base:{each.slug}", each.name) for each in bases]),
     ]
     return [(label, entries) for label, entries in groups if entries]
 
@@ -50,6 +54,10 @@ def _version(organization_id: UUID, caller: Caller, chosen: str) -> ModelVersion
     kind, _colon, identifier = chosen.partition(":")
     if kind == "version":
         return selectors.version_get(organization_id, UUID(identifier))
+    if kind == "base":
+        return services.base_version_create(
+            organization_id, caller=caller, name=slugify(identifier)[:_NAME_LENGTH], base=identifier
+        )
     if kind != "artifact":
         raise Invalid("Choose a model.", param="model", rule="model_choice")
     artifact = selectors.artifact_get(organization_id, UUID(identifier))

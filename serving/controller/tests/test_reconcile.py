@@ -70,7 +70,7 @@ class World:
         adapters = tuple(
             AdapterReport(
                 name=placement.adapter,
-                digest=placement.version.artifact.digest,
+                digest=placement.version.digest,
                 state=states[f"v{placement.version.number}"],  # type: ignore[arg-type]
             )
             for placement in placements

@@ -19,13 +19,18 @@ OLD = AdapterSpec(name="old", digest="1")
 
 
 def placed(
-    adapter: AdapterSpec = NEW, *, wanted: Wanted = Wanted.RUNNING, number: int = 2
+    adapter: AdapterSpec = NEW,
+    *,
+    wanted: Wanted = Wanted.RUNNING,
+    number: int = 2,
+    is_base: bool = False,
 ) -> PlacedAdapter:
     return PlacedAdapter(
         placement_id=UUID(int=number),
         deployment_id=UUID(int=9),
         version_id=UUID(int=number),
         adapter=adapter,
+        is_base=is_base,
         version_label=f"support v{number}",
         is_wanted_version=adapter == NEW,
         wanted=wanted,
@@ -114,6 +119,19 @@ def test_an_engine_that_just_crashed_answers_for_nobody() -> None:
     """Its last report says ready and proven; the runtime says that it is starting again."""
     told = status(replica(adapter=PROVEN, item=engine(ItemState.STARTING)))
     assert told.status == DeploymentStatus.LOADING
+
+
+def test_a_base_model_is_ready_as_soon_as_an_engine_answers() -> None:
+    plain = placed(is_base=True)
+    ready = deployment_status([plain], [replica()], trouble="", now=NOW)
+    starting = deployment_status([plain], [replica(ReplicaState.STARTING)], trouble="", now=NOW)
+    assert (ready.status, starting.status) == ("ready", "loading")
+
+
+def test_a_base_model_is_let_go_at_once() -> None:
+    plain = placed(is_base=True, wanted=Wanted.DELETED)
+    gone = deployment_status([plain], [replica()], trouble="", now=NOW)
+    assert "What is left of it is being removed" in gone.reason
 
 
 def test_trouble_is_told_where_nothing_runs_and_only_there() -> None:
