@@ -76,7 +76,8 @@ def _memory(pid: int, *, alone: bool) -> int:
 
 
 def _row_line(row: Row) -> str:
-    health = {True: "ok", False: "failing", None: "-"}[row.healthy]
+    answers = row.healthy if row.state == "running" else None
+    health = {True: "ok", False: "failing", None: "-"}[answers]
     state = "done" if row.state == "stopped" and row.is_well else row.state
     if row.state in {"backoff", "failed"} and row.last_exit:
         state = f"{state} ({row.last_exit})"
@@ -94,7 +95,7 @@ def _row_line(row: Row) -> str:
 def _line(*cells: str) -> str:
     name, state, health, pid, memory, restarts, up = cells
     return (
-        f"{name:<28} {state:<24} {health:<8} {pid:>8} {memory:>9} {restarts:>9} {up:>9}"
+        f"{name:<40} {state:<24} {health:<8} {pid:>8} {memory:>9} {restarts:>9} {up:>9}"
     ).rstrip()
 
 
