@@ -3,11 +3,13 @@
 Three families of values cross process borders here:
 
 * *routes*, one document per cell: what a customer's model name leads to;
-* *endpoints*, one document per cluster: which engine incarnations answer, and what is proven to be on them;
+* *endpoints*, one document per cluster: which engine incarnations answer, and what is proven to be
+  on them;
 * *agent messages*: what an engine agent should have loaded, and what it reports back.
 
-A document travels as a ``SignedDocument``. A reader accepts ``CONTRACT_VERSION`` and the one before it, refuses a
-bad signature, and never goes back to a lower sequence of the same epoch. Readers join routes and endpoints by pool id.
+A document travels as a ``SignedDocument``. A reader accepts ``CONTRACT_VERSION`` and the one before
+it, refuses a bad signature, and never goes back to a lower sequence. Readers join routes and
+endpoints by pool id.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import hmac
 from typing import Literal
 
 import msgspec
+
 from kernel.errors import Invalid
 
 CONTRACT_VERSION = 1
@@ -113,7 +116,7 @@ class WantedAdapter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentOrders(msgspec.Struct, frozen=True, kw_only=True):
-    """The control plane's answer to an agent's long poll; ``etag`` names this list for the next poll."""
+    """The control plane's answer to an agent's long poll; ``etag`` names this list for the next."""
 
     version: int
     etag: str
@@ -150,17 +153,16 @@ def sign(
     """Put a document in its signed envelope."""
     kind: Kind = "routes" if isinstance(document, RoutesDocument) else "endpoints"
     scope = document.cell if isinstance(document, RoutesDocument) else document.cluster
-    body = msgspec.json.encode(document).decode()
-    mac = _mac(key, kind, scope, CONTRACT_VERSION, sequence, issued_at, body)
-    return SignedDocument(
+    unsigned = SignedDocument(
         kind=kind,
         scope=scope,
         version=CONTRACT_VERSION,
         sequence=sequence,
         issued_at=issued_at,
-        body=body,
-        mac=mac,
+        body=msgspec.json.encode(document).decode(),
+        mac="",
     )
+    return msgspec.structs.replace(unsigned, mac=_mac(key, unsigned))
 
 
 def open_document(
@@ -168,22 +170,13 @@ def open_document(
 ) -> tuple[SignedDocument, RoutesDocument | EndpointsDocument]:
     """Check and decode an envelope.
 
-    Raises ``Invalid`` for anything that is not a document of a readable version signed with ``key``.
+    Raises ``Invalid`` for anything but a document of a readable version signed with ``key``.
     """
     try:
         signed = msgspec.json.decode(raw, type=SignedDocument)
     except msgspec.DecodeError as error:
         raise Invalid("Not a signed document.", rule="document_shape") from error
-    wanted = _mac(
-        key,
-        signed.kind,
-        signed.scope,
-        signed.version,
-        signed.sequence,
-        signed.issued_at,
-        signed.body,
-    )
-    if not hmac.compare_digest(wanted, signed.mac):
+    if not hmac.compare_digest(_mac(key, signed), signed.mac):
         raise Invalid("The document's signature is wrong.", rule="document_signature")
     if signed.version not in READABLE_VERSIONS:
         raise Invalid(
@@ -205,7 +198,8 @@ def document_key(kind: Kind, scope: str) -> str:
 def cell_stream(cell: str) -> str:
     """The Redis stream on which a cell's gateways hear of new documents and revoked keys.
 
-    Entries have a field ``kind``: ``routes`` or ``endpoints`` (with ``scope``), or ``revoked`` (with ``key_id``).
+    Entries have a field ``kind``: ``routes`` or ``endpoints`` (with ``scope``), or ``revoked`` (with
+    ``key_id``).
     """
     return f"tessera:push:{cell}"
 
@@ -215,8 +209,7 @@ def engine_api_key(secret: bytes, replica: str) -> str:
     return hmac.new(secret, f"engine:{replica}".encode(), hashlib.sha256).hexdigest()
 
 
-def _mac(  # noqa: PLR0913 - the envelope's fields, in order
-    key: bytes, kind: str, scope: str, version: int, sequence: int, issued_at: float, body: str
-) -> str:
-    text = msgspec.json.encode([kind, scope, version, sequence, issued_at, body])
+def _mac(key: bytes, signed: SignedDocument) -> str:
+    """HMAC-SHA256 over every field but ``mac``."""
+    text = msgspec.json.encode(msgspec.structs.astuple(signed)[:-1])
     return hmac.new(key, text, hashlib.sha256).hexdigest()
