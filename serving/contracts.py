@@ -158,7 +158,7 @@ def sign(
         scope=scope,
         version=CONTRACT_VERSION,
         sequence=sequence,
-        issued_at=issued_at,
+        issued_at=float(issued_at),  # read back as one, so signed as one
         body=msgspec.json.encode(document).decode(),
         mac="",
     )
@@ -198,7 +198,7 @@ def document_key(kind: Kind, scope: str) -> str:
 def cell_stream(cell: str) -> str:
     """The Redis stream on which a cell's gateways hear of new documents and revoked keys.
 
-    Entries have a field ``kind``: ``routes`` or ``endpoints`` (with ``scope``), or ``revoked`` (with
+    Entries have a field ``kind``: ``routes``, ``endpoints`` (with ``scope``), or ``revoked`` (with
     ``key_id``).
     """
     return f"tessera:push:{cell}"
