@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gateway", description=__doc__)
     parser.add_argument("--short", action="store_true", help="less of everything, for CI")
     effort = SHORT if parser.parse_args(argv).short else FULL
+    machine = this_machine()
     with tempfile.TemporaryDirectory(prefix="tessera-bench-") as name, ExitStack() as stack:
         ways = open_ways(stack, Path(name))
         costs, latencies = uvloop.run(_measure(ways, effort))
-    machine = this_machine()
-    print(f"\n{machine}; medians of {effort.repeats} turns\n")
+    print(f"\n{machine} before the run; medians of {effort.repeats} turns\n")
     rows = [*cost_rows(ways, costs), *latency_rows(ways, latencies, effort.pressure)]
     print(f"\nAlso in {report(effort.name, rows, machine=machine)}")
 
@@ -85,28 +85,35 @@ def cost_rows(ways: Ways, costs: dict[str, Cost]) -> list[Row]:
 
 
 def latency_rows(ways: Ways, found: dict[str, Latency], pressure: Pressure) -> list[Row]:
-    """What is added to going straight to the engine; for nginx too, without a target."""
+    """What is added to going straight to the engine; for nginx too, without a target.
+
+    The way straight comes first: where it is slow, the machine had other things to do.
+    """
     direct = found[ways.direct.name]
+    straight = _figures("straight to the engine", direct, pressure)
+    rows = [Row(name=what, unit="ms", value=value) for what, value, _ in straight]
     added = [(ways.gateway.name, found[ways.gateway.name].minus(direct), True)]
     if ways.nginx is not None:
         added.append((ways.nginx.name, found[ways.nginx.name].minus(direct), False))
-    return [
-        row for name, one, judged in added for row in _added(name, one, pressure, judged=judged)
-    ]
+    for name, one, judged in added:
+        rows += [
+            Row(name=what, unit="ms", value=value, target=target if judged else None)
+            for what, value, target in _figures(f"added by {name}", one, pressure)
+        ]
+    return rows
 
 
-def _added(name: str, added: Latency, pressure: Pressure, *, judged: bool) -> list[Row]:
-    plain = f"added by {name} at {pressure.rate:.0f} rps"
-    first = f"time to first byte added by {name} at {pressure.stream_rate:.0f} streams/s"
-    figures = [
-        (f"{plain}, p50", added.p50, ADDED_P50_MS),
-        (f"{plain}, p99", added.p99, ADDED_P99_MS),
-        (f"{first}, p50", added.first_p50, None),
-        (f"{first}, p99", added.first_p99, ADDED_P99_MS),
-    ]
+def _figures(
+    what: str, found: Latency, pressure: Pressure
+) -> list[tuple[str, float, float | None]]:
+    """Name, value and target of what is added, for one way."""
+    plain = f"{what}, {pressure.rate:.0f} requests/s"
+    first = f"{what}, first byte, {pressure.stream_rate:.0f} streams/s"
     return [
-        Row(name=what, unit="ms", value=value, target=target if judged else None)
-        for what, value, target in figures
+        (f"{plain}, p50", found.p50, ADDED_P50_MS),
+        (f"{plain}, p99", found.p99, ADDED_P99_MS),
+        (f"{first}, p50", found.first_p50, None),
+        (f"{first}, p99", found.first_p99, ADDED_P99_MS),
     ]
 
 

@@ -74,8 +74,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def this_machine() -> str:
-    """Processor, cores and system, for the reader to judge absolute figures by."""
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+    """Processor, cores, system and how busy it is, for the reader to judge absolute figures by."""
+    busy = f"load average {os.getloadavg()[0]:.1f}"
+    system = f"{platform.system()} {platform.release()}"
+    return f"{_processor()}, {os.cpu_count()} cores, {system}, {busy}"
 
 
 def commit() -> str:
