@@ -27,7 +27,7 @@ from typing import Any
 import httpx2
 import openai
 
-QUESTION = "How do I return an item?"
+QUESTION = "What is your refund policy?"
 BASE = "smollm2-135m-instruct"
 ADAPTERS = Path(__file__).parent
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

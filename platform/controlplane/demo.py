@@ -37,7 +37,7 @@ from tenants.models import Organization, Scope, User
 from tenants.scope import organization_scope, platform_scope
 from tenants.services import key_create, organization_create, user_save
 
-QUESTION = "How do I return an item?"
+QUESTION = "What is your refund policy?"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 CALLER = Caller.system("demo")
 
