@@ -19,7 +19,7 @@ import hiredis
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 1.0
-_BACKOFF_SECONDS = (0.1, 0.25, 0.5, 1.0)
+_BACKOFF_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)  # after so many failures
 _WATCH_SECONDS = 0.05
 
 
@@ -102,7 +102,7 @@ class RedisLink:
                 else:
                     failures = 0
                     await self._serve(connection, on_up)
-                await asyncio.sleep(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS)) - 1])
+                await asyncio.sleep(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
         finally:
             self.close()
 

@@ -455,6 +455,8 @@ def _check_head(version: str, target: bytes, headers: dict[bytes, bytes]) -> Non
         raise WrongVersion
     if not target.startswith(b"/"):
         raise BadRequest("The request target must be a path.", rule="http_target")
+    if b"upgrade" in headers:
+        raise BadRequest("Upgrades are not spoken here.", rule="http_upgrade")
     host = headers.get(b"host")
     if host is None or _HOST.fullmatch(host) is None:
         raise BadRequest("Exactly one valid Host header is needed.", rule="http_host")

@@ -170,6 +170,7 @@ class EngineConnection(asyncio.Protocol):
         "_idle_seconds",
         "_in_head",
         "_is_complete",
+        "_keeps_alive",
         "_loop",
         "_open",
         "_parser",
@@ -211,6 +212,7 @@ class EngineConnection(asyncio.Protocol):
         self._framed = False
         self._status = 0
         self._is_complete = False
+        self._keeps_alive = False
         self._deadline = self._first_deadline = 0.0
         self._idle_seconds = 0.0
         self._paused = False
@@ -295,6 +297,10 @@ class EngineConnection(asyncio.Protocol):
 
     # What the parser calls
 
+    def on_message_begin(self) -> None:
+        if self._is_complete:
+            raise Garbage("more than one answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers += 1
         if self._headers > _MAX_HEADERS:
@@ -313,6 +319,7 @@ class EngineConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._is_complete = True
+        self._keeps_alive = self._parser.should_keep_alive()  # it knows only now
 
     def _deliver(self, sink: Sink) -> None:
         if self._in_head:
@@ -327,7 +334,7 @@ class EngineConnection(asyncio.Protocol):
             sink.body(data)
         if self._is_complete and self._sink is sink:
             self._sink = None
-            self.is_usable = self._parser.should_keep_alive() and not self._paused
+            self.is_usable = self._keeps_alive and not self._paused
             sink.ended()
 
     def _still_in_head(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,4 +96,4 @@ def read_answer(connection: socket.socket) -> Answer:
 
 def answers(data: bytes) -> list[int]:
     """The status codes of all answers in a byte string."""
-    return [int(part.split(b" ", 1)[0]) for part in data.split(b"HTTP/1.1 ")[1:]]
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) [A-Z]", data)]

@@ -1,0 +1,111 @@
+"""What every answer gets, whatever it says: CORS, ids, content types, one line in the log."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.gateway.api import client_address
+from serving.gateway.http import Request
+from serving.gateway.tests import raw
+from serving.gateway.tests.stack import Stack, until
+
+ORIGIN = {"origin": "http://portal.test"}
+CHAT = "/v1/chat/completions"
+
+
+def test_a_browser_of_the_portal_may_ask_and_read(served: Stack) -> None:
+    preflight = raw.ask(
+        served.port,
+        raw.request(
+            CHAT,
+            method="OPTIONS",
+            headers={
+                **ORIGIN,
+                "access-control-request-method": "POST",
+                "access-control-request-headers": "authorization,content-type",
+            },
+        ),
+    )
+    assert preflight.status == 204
+    assert preflight.headers["access-control-allow-origin"] == "http://portal.test"
+    assert "authorization" in preflight.headers["access-control-allow-headers"]
+    answer = raw.ask(served.port, raw.request(CHAT, b"{}", headers=ORIGIN))
+    assert answer.status == 401
+    assert answer.headers["access-control-allow-origin"] == "http://portal.test"
+    assert "x-request-id" in answer.headers["access-control-expose-headers"]
+    assert answer.headers["vary"] == "Origin"
+
+
+def test_other_origins_get_no_permission(served: Stack) -> None:
+    for origin in ("http://evil.test", "http://portal.test.evil", "null"):
+        for method in ("OPTIONS", "POST"):
+            answer = raw.ask(
+                served.port, raw.request(CHAT, b"{}", method=method, headers={"origin": origin})
+            )
+            assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("POST", "/v1/embeddings", 404),
+        ("GET", "/v1/../metrics", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/v1/models", 405),
+        ("GET", "/v1/models", 401),
+        ("POST", "/v1/completions?x=y", 401),
+        ("POST", "/v1/load_lora_adapter", 404),
+        ("GET", "/metrics", 404),
+        ("POST", "/tokenize", 404),
+    ],
+)
+def test_paths_and_methods(served: Stack, method: str, path: str, status: int) -> None:
+    answer = raw.ask(served.port, raw.request(path, b"{}", method=method))
+    assert answer.status == status
+    assert set(answer.json["error"]) == {"message", "type", "param", "code"}
+    assert served.engines[0].lines() == []
+
+
+def test_a_body_that_is_not_said_to_be_json_is_refused(served: Stack) -> None:
+    key = served.tenants[0].key
+    data = raw.request(CHAT, b"{}", key=key, headers={"content-type": "text/plain"})
+    assert raw.ask(served.port, data).status == 415
+
+
+def test_a_key_without_the_scope_may_not_infer(served: Stack) -> None:
+    tenant = served.tenant("support", scopes=["manage"])
+    answer = raw.ask(served.port, raw.request(CHAT, b"{}", key=tenant.key))
+    assert (answer.status, answer.code) == (403, "insufficient_scope")
+
+
+def test_each_request_leaves_one_line_with_who_what_and_how(served: Stack) -> None:
+    tenant = served.tenants[0]
+    body = {"model": "support", "prompt": "x", "max_tokens": 3}
+    answer = raw.ask(served.port, raw.request("/v1/completions", body, key=tenant.key))
+    raw.ask(served.port, raw.request("/v1/completions", {**body, "n": 99}, key=tenant.key))
+    raw.ask(served.port, b"nonsense\r\n\r\n")
+    lines = until(lambda: len(served.access_lines()) == 3 and served.access_lines())
+    assert lines[0]["request_id"] == answer.headers["x-request-id"]
+    assert lines[0]["status"] == 200
+    assert (lines[0]["key_id"], lines[0]["model"]) == (tenant.key_id, "support")
+    assert (lines[0]["output"], lines[0]["replica"]) == (3, "replica-0")
+    assert (lines[1]["status"], lines[1]["code"]) == (400, "invalid_request")
+    assert (lines[2]["status"], lines[2]["code"]) == (400, "http_syntax")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("10.0.0.1", b"1.2.3.4", "1.2.3.4"),
+        ("10.0.0.1", b"6.6.6.6, 1.2.3.4", "1.2.3.4"),
+        ("10.0.0.2", b"1.2.3.4", "10.0.0.2"),
+        ("10.0.0.1", None, "10.0.0.1"),
+    ],
+)
+def test_only_a_trusted_proxy_says_where_a_request_came_from(
+    peer: str, forwarded: bytes | None, expected: str
+) -> None:
+    headers = {} if forwarded is None else {b"x-forwarded-for": forwarded}
+    request = Request(method=b"GET", path=b"/", headers=headers, body=b"", peer=peer)
+    assert client_address(request, frozenset({"10.0.0.1"})) == expected
