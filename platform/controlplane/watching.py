@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from threading import Event
 
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from redis.exceptions import RedisError
 
 from controlplane.publishing import Publisher
@@ -27,7 +27,7 @@ def watch(publisher: Publisher, *, cell: str, stop: Event) -> None:
         try:
             for _ in _changes(cell, stop):
                 _publish(publisher)
-        except OperationalError as error:
+        except (OperationalError, InterfaceError) as error:
             log.warning("the database does not answer, trying again: %s", error)
             connection.close()
             stop.wait(POLL_SECONDS / 2)
@@ -55,8 +55,9 @@ def _changes(cell: str, stop: Event) -> Iterator[None]:
 
 def _wait_for_change() -> None:
     assert connection.connection is not None
-    for _ in connection.connection.notifies(timeout=POLL_SECONDS, stop_after=1):
-        return
+    with connection.wrap_database_errors:
+        for _ in connection.connection.notifies(timeout=POLL_SECONDS, stop_after=1):
+            return
 
 
 def _publish(publisher: Publisher) -> None:

@@ -58,7 +58,9 @@ class Findings:
         )
 
     def status_of(self, placed: tuple[PlacedAdapter, ...], now: datetime) -> Status:
-        return deployment_status(placed, self.replicas, trouble=self.trouble, now=now)
+        wanted = {row.name for row in self.rows.replicas if row.number < self.rows.replica_count}
+        replicas = [replica for replica in self.replicas if replica.name in wanted]
+        return deployment_status(placed, replicas, trouble=self.trouble, now=now)
 
 
 def findings_write(findings: Findings, *, now: datetime) -> None:
@@ -71,6 +73,7 @@ def findings_write(findings: Findings, *, now: datetime) -> None:
             _superseded_end(placed, findings, now)
     if not findings.trouble:
         _absent_replicas_write(findings)
+        _surplus_replicas_end(findings)
     _emptiness_write(findings.rows, now)
 
 
@@ -123,6 +126,14 @@ def _absent_replicas_write(findings: Findings) -> None:
         if replica.update(state=ReplicaState.ABSENT, reason="", address=""):
             ReplicaAdapter.objects.filter(replica__name=row.name).delete()
             documents_changed()
+
+
+def _surplus_replicas_end(findings: Findings) -> None:
+    """Rows of replicas that a smaller pool no longer has, once nothing runs for them."""
+    without = {replica.name for replica in findings.replicas if replica.engine is None}
+    for row in findings.rows.replicas:
+        if row.number >= findings.rows.replica_count and row.name in without:
+            EngineReplica.objects.filter(name=row.name).delete()
 
 
 def _emptiness_write(rows: PoolRows, now: datetime) -> None:

@@ -7,13 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from kernel.errors import Invalid, NotFound
-from tenants.access import Caller, Permission
-from tenants.scope import platform_scope
-from tenants.services import audit_record
-
 from serving.changes import pool_changed
 from serving.models import Pool
 from serving.services.placement import replica_ensure
+from tenants.access import Caller, Permission
+from tenants.scope import platform_scope
+from tenants.services import audit_record
 
 MOST_REPLICAS = 64
 

@@ -28,6 +28,7 @@ from serving.services import (
     deployment_create,
     deployment_delete,
     deployment_version_change,
+    pool_resize,
     report_accept,
 )
 from serving.tests import factories
@@ -388,3 +389,13 @@ def test_a_worker_killed_at_any_write_to_the_database_changes_nothing_in_the_end
     assert writes > 5
     for number in range(writes):
         assert _outcome(number)[0] == expected, f"killed at write {number}"
+
+
+def test_a_smaller_pool_ends_its_last_engines_and_forgets_them(world: World) -> None:
+    pool_resize(world.pool_id, caller=SYSTEM, replicas=2)
+    world.reconcile()
+    assert len(world.runtime.items) == 4
+    pool_resize(world.pool_id, caller=SYSTEM, replicas=1)
+    world.reconcile()
+    assert len(world.runtime.items) == 2
+    assert EngineReplica.objects.get().number == 0
