@@ -63,7 +63,7 @@ def steps(progress: Progress, caller: Caller) -> tuple[Step, ...]:
         Step(
             title=_("Get a first answer"),
             text=_("From your own code, or from the playground right here."),
-            action=_("Open the playground"),
+            action=_("Ask something"),
             view="portal:playground",
             permission=Permission.INFERENCE,
             done=progress.called,

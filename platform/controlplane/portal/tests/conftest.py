@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+from django.conf import settings
 from django.test import Client
+from playwright.sync_api import Browser, BrowserContext
 
+from controlplane.portal.tests.browsing import CHROMIUM, chromium
 from serving.models import Artifact, BaseModel, Deployment, DeploymentStatus
 from serving.tests import factories as serving
 from tenants.models import ApiKey, Membership, Organization, Role, User
@@ -77,3 +80,21 @@ def signed_in(user: User) -> Client:
     client = Client()
     client.force_login(user, backend=BACKEND)
     return client
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip(
+            f"No Chromium at {CHROMIUM}: install Debian's `chromium`, or name it in CHROMIUM."
+        )
+    with pytest.MonkeyPatch.context() as patch, chromium() as running:
+        # Playwright keeps an event loop in this thread, which Django would take for async code.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        yield running
+
+
+def let_in(context: BrowserContext, client: Client, url: str) -> None:
+    """Give a browser the client's session."""
+    name = settings.SESSION_COOKIE_NAME
+    context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": url}])
