@@ -133,8 +133,10 @@ class Agent:
                     log.warning("The engine's adapters cannot be seen to: %s", problem)
                     failures += 1
                     wait = retry_delay(failures)
+            # Not wait_for: until Python 3.12 it may swallow a cancellation.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
 
 
 def _read_orders(path: Path) -> AgentOrders | None:

@@ -47,6 +47,8 @@ class Engine:
 
     async def pulse(self) -> Pulse:
         """Whether the engine is healthy, is not, or is not there at all. Never raises."""
+        if self._client.is_closed:
+            return "absent"
         try:
             response = await self._client.get("/health", timeout=HEALTH_SECONDS)
         except httpx2.ConnectError:
@@ -108,6 +110,8 @@ class Engine:
     async def _send(
         self, method: str, path: str, body: dict[str, Any] | None, seconds: float
     ) -> httpx2.Response:
+        if self._client.is_closed:  # a new incarnation came while somebody still worked on this one
+            raise EngineUnavailable("This start of the engine is over.")
         try:
             return await self._client.request(method, path, json=body, timeout=seconds)
         except httpx2.HTTPError as error:

@@ -47,7 +47,8 @@ class Reporter:
                 await asyncio.sleep(retry_delay(failures))
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), HEARTBEAT_SECONDS)
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._changed.wait()
 
     async def _deliver(self, failures: int) -> bool:
         report = self._current()

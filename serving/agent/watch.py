@@ -19,6 +19,12 @@ from serving.agent.residency import Resident
 
 STRIKES = 3
 
+_WORDS: dict[Pulse, str] = {
+    "alive": "",
+    "sick": "The engine's health route does not answer 200.",
+    "absent": "Nobody listens at the engine's address.",
+}
+
 EngineState = Literal["starting", "ready", "failing", "gone"]
 Connect = Callable[[str], Engine]
 
@@ -92,21 +98,16 @@ class EngineWatch:
 
     async def _check(self, present: Incarnation) -> None:
         pulse = await present.engine.pulse()
-        words = {"absent": "Nobody listens at the engine's address.", "sick": "It is unhealthy."}
-        reason = words.get(pulse, "")
-        base = self._base()
-        if (
-            pulse == "alive"
-            and base
-            and (present.state != "ready" or monotonic() >= self._probe_at)
-        ):
-            self._probe_at = monotonic() + self._pace.probe_seconds
+        reason = _WORDS[pulse]
+        if pulse == "alive" and (present.state != "ready" or monotonic() >= self._probe_at):
+            base = self._base()
+            if base is None:
+                return  # without orders it is not known what to ask it
             try:
                 await present.engine.next_token(base, PROMPTS[0])
+                self._probe_at = monotonic() + self._pace.probe_seconds
             except AgentProblem as problem:
                 pulse, reason = "sick", str(problem)
-        elif pulse == "alive" and present.state != "ready":
-            return  # without orders it is not known what to ask it
         self._judge(present, pulse, reason)
 
     def _judge(self, present: Incarnation, pulse: Pulse, reason: str) -> None:

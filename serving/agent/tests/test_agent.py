@@ -24,7 +24,7 @@ from serving.contracts import AgentOrders
 QUICK = Pace(
     look_seconds=0.05,
     health_seconds=0.05,
-    probe_seconds=0.05,
+    probe_seconds=0.3,  # several health checks lie between two tokens, as in earnest
     sweep_seconds=0.05,
     withdraw_seconds=0.5,
 )

@@ -131,6 +131,28 @@ async def test_adapters_are_the_models_that_are_not_the_base(tmp_path: Path) -> 
     assert listed == {"one", "two"}
 
 
+async def test_the_door_to_an_engine_that_was_replaced_is_closed_politely(tmp_path: Path) -> None:
+    """Work on an old incarnation may still be under way when the new one is announced."""
+    asked = asyncio.Event()
+
+    async def handler(_request: Request) -> Answer:
+        asked.set()
+        await asyncio.Event().wait()
+        return Answer(200)
+
+    socket = tmp_path / "engine.sock"
+    async with serve(handler, socket):
+        engine = Engine(f"unix:{socket}", key="k")
+        loading = asyncio.create_task(engine.load("one", "/x"))
+        await asked.wait()
+        await engine.aclose()
+        with pytest.raises(EngineUnavailable):
+            await loading
+        with pytest.raises(EngineUnavailable, match="over"):
+            await engine.load("two", "/x")
+        assert await engine.pulse() == "absent"
+
+
 async def test_a_request_is_given_up_with_its_caller(tmp_path: Path) -> None:
     asked = asyncio.Event()
 

@@ -60,6 +60,20 @@ async def test_nothing_is_said_before_there_is_something_to_say() -> None:
     assert recipient.received == []
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_stopping_at_the_moment_of_a_change_stops(turns: int) -> None:
+    reporter = Reporter(Recipient(failures=0), lambda: report("x"))
+    running = asyncio.create_task(reporter.run())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    reporter.changed()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=10)
+    assert done == {running}
+
+
 @pytest.mark.parametrize("failures", [1, 3, 10, 10_000])
 def test_retries_are_spread_and_bounded(failures: int) -> None:
     delays = {retry_delay(failures) for _ in range(20)}
