@@ -14,8 +14,12 @@ from typing import BinaryIO, Protocol
 from kernel.errors import NotFound
 from serving.errors import StorageExhausted
 
+NO_SUCH_OBJECT = "There is no such object."
+
 
 class ObjectStore(Protocol):
+    """``Unavailable`` wherever the store cannot do what it is asked."""
+
     def put(self, sha256: str, source: Path) -> None:
         """Keep the bytes of ``source`` under their digest; once it returns they survive a power
         cut.
@@ -58,7 +62,7 @@ class FolderStore:
         try:
             return self._path(sha256).open("rb")
         except FileNotFoundError as error:
-            raise NotFound("There is no such object.") from error
+            raise NotFound(NO_SUCH_OBJECT) from error
 
     def exists(self, sha256: str) -> bool:
         return self._path(sha256).is_file()
@@ -67,15 +71,20 @@ class FolderStore:
         try:
             return self._path(sha256).stat().st_size
         except FileNotFoundError as error:
-            raise NotFound("There is no such object.") from error
+            raise NotFound(NO_SUCH_OBJECT) from error
 
     def delete(self, sha256: str) -> None:
         self._path(sha256).unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> Path:
-        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-            raise NotFound("There is no such object.")
-        return self._root / sha256[:2] / sha256
+        return self._root / object_name(sha256)
+
+
+def object_name(sha256: str) -> str:
+    """``<first 2>/<sha256>``; ``NotFound`` where that is no digest."""
+    if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+        raise NotFound(NO_SUCH_OBJECT)
+    return f"{sha256[:2]}/{sha256}"
 
 
 def _copy_whole(source: Path, target: Path) -> None:

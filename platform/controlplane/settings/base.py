@@ -13,6 +13,7 @@ from .accounts import *  # noqa: F403
 from .databases import database
 from .logs import *  # noqa: F403
 from .mail import mail_server
+from .objects import *  # noqa: F403
 from .portal import *  # noqa: F403
 from .portal import PORTAL_APPS
 from .queues import *  # noqa: F403

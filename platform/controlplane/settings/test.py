@@ -20,6 +20,9 @@ for _name, _value in {
     "TESSERA_HOME": f"{TEST_RUN_DIR}/home",
 }.items():
     os.environ.setdefault(_name, _value)
+# Tests never keep a file in anybody's bucket, nor do the processes they start.
+for _name in ("AWS_ENDPOINT_URL_S3", "AWS_STORAGE_BUCKET_NAME"):
+    os.environ.pop(_name, None)
 
 from .base import *  # noqa: E402, F403
 
