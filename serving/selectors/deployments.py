@@ -25,7 +25,7 @@ def version_get(organization_id: UUID, version_id: UUID) -> ModelVersion:
 
 def deployment_list(organization_id: UUID) -> QuerySet[Deployment]:
     return Deployment.objects.filter(organization_id=organization_id).select_related(
-        "project", "version__artifact__base", "version__base"
+        "project", "version__project", "version__artifact__base", "version__base"
     )
 
 

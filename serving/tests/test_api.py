@@ -5,7 +5,9 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from serving.models import Deployment, EngineReplica, Placement
 from serving.services import artifact_validate
@@ -214,3 +216,22 @@ def test_full_weights_are_refused_with_the_way_out(client: Client, tmp_path: Pat
     answer = client.post("/api/v1/artifacts", body, content_type=JSON)
     assert answer.status_code == 422
     assert "LoRA" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["artifacts", "models", "deployments"])
+def test_a_list_asks_as_often_whatever_its_length(
+    client: Client, path: str, tmp_path: Path
+) -> None:
+    def queries(items: int) -> int:
+        with CaptureQueriesContext(connection) as asked:
+            assert len(client.get(f"/api/v1/{path}").json()["items"]) == items
+        return len(asked)
+
+    artifact = ready_artifact(client, tmp_path)
+    deploy(client, version_of(client, artifact))
+    queries(1)  # the first request of a key also notes that it was used
+    before = queries(1)
+    for number in range(3):
+        deploy(client, version_of(client, artifact), f"support-{number}")
+        uploads.begin(client, uploads.adapter_bytes(tmp_path))
+    assert queries(4) == before

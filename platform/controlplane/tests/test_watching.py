@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 
 import psycopg
 import pytest
+from django.utils import timezone
 from redis import Redis
 
 from controlplane.following import follow
@@ -103,16 +105,39 @@ def test_a_database_that_went_away_is_waited_for(redis_client: Redis) -> None:
         until_named(redis_client, "support")
 
 
+class Changing(FakeRuntime):
+    """Reports changes of these replicas; ``between`` is called before the first."""
+
+    def __init__(self, *replicas: str, between: Callable[[], object]) -> None:
+        super().__init__()
+        self._replicas, self._between = replicas, between
+
+    def watch(self, stop: Event) -> Iterator[str]:
+        self._between()
+        yield from self._replicas
+
+
+def settled() -> None:
+    Pool.objects.update(look_at=timezone.now() + timedelta(hours=1))
+
+
+def due() -> set[str]:
+    return {pool.base.slug for pool in Pool.objects.filter(look_at__lte=timezone.now())}
+
+
 def test_a_change_in_a_cluster_becomes_a_hint() -> None:
-    pool = factories.pool(factories.base())
-    before = Pool.objects.get().look_at
+    for slug in ("tiny", "other"):
+        factories.pool(factories.base(slug))
+    follow(Changing("tiny-0", "nobody", between=settled), Event())
+    assert due() == {"tiny"}
 
-    class Changed(FakeRuntime):
-        def watch(self, stop: Event) -> Iterator[str]:
-            yield from ("tiny-0", "nobody")
 
-    follow(Changed(), Event())
-    assert Pool.objects.get(id=pool.id).look_at > before
+def test_whoever_begins_to_follow_has_everything_looked_at() -> None:
+    for slug in ("tiny", "other"):
+        factories.pool(factories.base(slug))
+    settled()
+    follow(Changing(between=lambda: None), Event())
+    assert due() == {"tiny", "other"}
 
 
 def test_nothing_is_published_after_the_end() -> None:
