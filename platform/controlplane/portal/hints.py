@@ -17,6 +17,32 @@ _TRAIN_PLAINLY = _(
     "Train again with a plain LoraConfig: rank, alpha, target modules and dropout only."
 )
 
+# What the uploader says of a file that it looked at before sending; the keys are its own.
+SENTENCES: Mapping[str, _StrPromise] = {
+    "file_name": _(
+        "Not part of an adapter. Leave it out: only adapter_config.json and "
+        "adapter_model.safetensors are needed."
+    ),
+    "file_name_pickle": _(
+        "Pickled weights can run code. Save again with safe_serialization=True and choose the "
+        ".safetensors file."
+    ),
+    "file_name_archive": _("Unpack the archive and choose the files in it."),
+    "file_name_weights": _(
+        "These are full weights. Choose the adapter's own file, adapter_model.safetensors."
+    ),
+    "file_missing": _("Missing. PEFT's save_pretrained() writes it; choose it too."),
+    "config_size": _("Larger than 1 MB. Choose the small JSON file that PEFT wrote."),
+    "json": _("Not a JSON object. Choose the file that PEFT wrote."),
+    "peft_type": _("peft_type is {value}. Only LoRA adapters are served; train with LoraConfig."),
+    "base_model": _("Trained on “{value}”, which is not the base model chosen above."),
+    "rank": _("r is {value}. Set it to a whole number in LoraConfig, for example r=16."),
+    "target_modules": _("target_modules is not a list. Name the modules, such as q_proj, v_proj."),
+    "config_field": _("{value} is set, and whole modules are not served. Train without it."),
+    "header_length": _("Damaged, or no safetensors file. Save the adapter again."),
+    "file_size": _("Cut short, or bytes too many. Copy or save it again."),
+}
+
 _HINTS: Mapping[str, _StrPromise] = {
     "file_missing": _(
         "Choose both files that PEFT writes: adapter_config.json and adapter_model.safetensors."

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from controlplane.portal.access import Member, member_page
 from controlplane.portal.forms import UploadForm
-from controlplane.portal.hints import hint_for
+from controlplane.portal.hints import SENTENCES, hint_for
 from serving import selectors as serving
 from serving import services
 from serving.models import Artifact, ArtifactStatus
@@ -40,7 +40,7 @@ def new(request: HttpRequest, member: Member) -> HttpResponse:
         "member": member,
         "bases": bases,
         "form": UploadForm(bases=bases, projects=projects),
-        "blank": _BLANK_ID,
+        **_uploader(),
     }
     return render(request, "portal/model_new.html", context)
 
@@ -50,10 +50,8 @@ def new(request: HttpRequest, member: Member) -> HttpResponse:
 def one(request: HttpRequest, member: Member, artifact: UUID) -> HttpResponse:
     found = serving.artifact_get(member.organization.id, artifact)
     uploading = found.status == ArtifactStatus.UPLOADING
-    context = _progress(member, found) | {
-        "blank": _BLANK_ID,
-        "resumes": uploading and member.caller.can(Permission.MODEL_MANAGE),
-    }
+    resumes = uploading and member.caller.can(Permission.MODEL_MANAGE)
+    context = _progress(member, found) | _uploader() | {"resumes": resumes}
     return render(request, "portal/model.html", context)
 
 
@@ -74,6 +72,12 @@ def delete(request: HttpRequest, member: Member, artifact: UUID) -> HttpResponse
     services.artifact_delete(member.organization.id, artifact, caller=member.caller)
     messages.success(request, _("The upload and its files are deleted."))
     return redirect("portal:models", member.organization.slug)
+
+
+def _uploader() -> dict[str, Any]:
+    """What the uploader's script finds on the page."""
+    sentences = {key: str(sentence) for key, sentence in SENTENCES.items()}
+    return {"blank": _BLANK_ID, "sentences": sentences}
 
 
 def _progress(member: Member, artifact: Artifact) -> dict[str, Any]:

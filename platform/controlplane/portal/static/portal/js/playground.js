@@ -82,7 +82,7 @@ function facts({ started, first, ended, usage, finish }) {
   if (usage && first !== null && ended > first) {
     parts.push(`${(usage.completion_tokens / Math.max((ended - first) / 1000, 0.001)).toFixed(1)} tok/s`);
   }
-  if (usage) parts.push(`${usage.prompt_tokens} in`, `${usage.completion_tokens} out`);
+  if (usage) parts.push(`${usage.prompt_tokens} ${words.wordsIn}`, `${usage.completion_tokens} ${words.wordsOut}`);
   if (finish && finish !== "stop") parts.push(finish);
   return parts.join(" · ");
 }
@@ -125,7 +125,7 @@ function explain(answer, error, text) {
     return;
   }
   const notice = field("refusal").content.cloneNode(true);
-  const message = error instanceof Refused ? error.message : error instanceof CutOff ? words.wordsCut : words.wordsUnreachable;
+  const message = reasonOf(error);
   notice.querySelector("span").textContent = message;
   const code = notice.querySelector("code");
   if (error.requestId) code.textContent = `${words.wordsRequest} ${error.requestId}`;
@@ -133,6 +133,11 @@ function explain(answer, error, text) {
   answer.article.append(notice);
   if (!answer.text.textContent) field("prompt").value = text;
   keepInView();
+}
+
+function reasonOf(error) {
+  if (error instanceof Refused) return error.message || words.wordsFailed;
+  return error instanceof CutOff ? words.wordsCut : words.wordsUnreachable;
 }
 
 function turn(role, name) {

@@ -1,6 +1,6 @@
 // One streamed chat completion, as the gateway sends it: server-sent events in OpenAI's shape.
 
-/** A refusal in the gateway's own words. `requestId` leads to the log lines. */
+/** A refusal in the gateway's own words, empty where it had none. `requestId` leads to the log lines. */
 export class Refused extends Error {
   constructor(message, { status, code = "", requestId = "" }) {
     super(message);
@@ -41,8 +41,7 @@ export async function* chat({ url, key, body, signal }) {
 }
 
 function refused({ error }, status, requestId) {
-  const message = error?.message ?? `The gateway answered ${status}.`;
-  return new Refused(message, { status, code: error?.code ?? "", requestId });
+  return new Refused(error?.message ?? "", { status, code: error?.code ?? "", requestId });
 }
 
 /** The `data:` of each event; comments keep the line open and say nothing. */

@@ -7,6 +7,7 @@ import { Refused, UploadApi } from "./upload_api.js";
 const form = document.getElementById("upload");
 const part = (id) => document.getElementById(id);
 const words = form.dataset;
+const sentences = JSON.parse(part("sentences").textContent);
 const api = new UploadApi({ organization: words.organization, csrfToken: form.elements.csrfmiddlewaretoken.value });
 
 // All of the state: the files chosen, the upload they belong to, and how to stop it.
@@ -41,7 +42,7 @@ async function choose(chosen) {
   const findings = await check(files, words.base || form.elements.base.value);
   for (const finding of findings) {
     const found = rowOf(finding.file) ?? part("list").appendChild(row(finding.file, null));
-    mark(found, "bad", `${finding.text}. ${finding.hint}`, finding.rule);
+    mark(found, "bad", sentences[finding.words].replace("{value}", finding.value), finding.rule);
   }
   for (const each of rows) if (!each.dataset.state) mark(each, "good", words.wordsFits);
   part("send").disabled = findings.length > 0 || files.length === 0;
@@ -173,7 +174,7 @@ function advance(shown, done, size, bytesPerSecond) {
 
 function explain(error) {
   const notice = part("refusal").content.cloneNode(true);
-  notice.querySelector("span").textContent = error instanceof Refused ? error.message : words.wordsUnreachable;
+  notice.querySelector("span").textContent = error instanceof Refused ? error.message || words.wordsFailed : words.wordsUnreachable;
   const details = [error.rule, error.requestId && `${words.wordsRequest} ${error.requestId}`].filter(Boolean);
   notice.querySelector("code").textContent = details.join(" · ");
   if (!details.length) notice.querySelector("code").remove();

@@ -6,7 +6,7 @@ const FIRST_PAUSE_MILLISECONDS = 500;
 /** The API refused, in its own words. */
 export class Refused extends Error {
   constructor(status, { message, rule, request_id: requestId } = {}) {
-    super(message ?? `The server answered ${status}.`);
+    super(message ?? "");
     this.status = status;
     this.rule = rule ?? "";
     this.requestId = requestId ?? "";
