@@ -24,7 +24,7 @@ def staging(artifact_id: UUID) -> Staging:
 
 
 def _bucket(name: str) -> ObjectStore:
-    # boto3 takes 40 MB of memory: only an installation that uses it imports it.
+    # boto3 takes 40 MB and half a second: only an installation that uses it imports it.
     from serving.artifacts.s3 import S3Store, s3_client  # noqa: PLC0415
 
     client = s3_client(endpoint=settings.AWS_ENDPOINT_URL_S3, region=settings.AWS_REGION)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from django.db import connection
@@ -18,7 +20,20 @@ def organization_lock(organization_id: UUID) -> None:
     Organization.objects.select_for_update(no_key=True).get(id=organization_id)
 
 
-def object_lock(digest: str) -> None:
-    """One at a time decides whether an object stays, until the transaction ends."""
+@contextmanager
+def object_locked(digest: str) -> Iterator[None]:
+    """One at a time decides whether an object stays.
+
+    The connection holds this lock, not a transaction: meanwhile the store is asked, which may be
+    far away.
+    """
+    _advisory("pg_advisory_lock", digest)
+    try:
+        yield
+    finally:
+        _advisory("pg_advisory_unlock", digest)
+
+
+def _advisory(function: str, name: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [digest])
+        cursor.execute(f"SELECT {function}(hashtextextended(%s, 0))", [name])

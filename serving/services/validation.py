@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from serving.artifacts.store import ObjectStore
 from serving.artifacts.validation import Verdict, validate_adapter
 from serving.controller.spec import CPU
 from serving.models import Artifact, ArtifactStatus
-from serving.services.locks import object_lock
+from serving.services.locks import object_locked
 from serving.services.objects import objects_release
 from tenants.access import Caller
 from tenants.scope import platform_scope
@@ -143,11 +144,16 @@ def _accept(work: _Work, store: ObjectStore) -> bool:
     """From here on these objects are referred to. One that somebody removed a moment ago, before
     this artifact was known to want it, is put there again.
     """
-    with platform_scope():
+    with ExitStack() as locked:
         for digest in sorted(work.digests.values()):
-            object_lock(digest)
+            locked.enter_context(object_locked(digest))
             if not store.exists(digest):
                 raise Unavailable("A file is being removed by somebody else; trying again.")
+        return _make_ready(work)
+
+
+def _make_ready(work: _Work) -> bool:
+    with platform_scope():
         done = _mine(work).update(
             status=ArtifactStatus.READY,
             reason="",
