@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,8 +70,14 @@ def runtime(
 def running_stack() -> Iterator[RunningStack]:
     """In a folder with a short name: engines' sockets lie in it."""
     with TemporaryDirectory(prefix="s-") as name, supervised(Path(name)) as running:
-        until(lambda: running.folder.joinpath("run/supervisor.sock").exists(), "the socket")
+        until(lambda: _answers(running), "the supervisor answers")
         yield running
+
+
+def _answers(stack: RunningStack) -> bool:
+    with suppress(OSError):
+        return bool(stack.ask(op="list")["pid"])
+    return False
 
 
 @pytest.fixture
