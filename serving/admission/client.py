@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 10.0
+QUIET_SECONDS = 0.005  # how long what nobody waits for may wait for company
 _SCRIPT = Path(__file__).with_name("admission.lua").read_bytes()
 _SCRIPT_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 _LEASE_MS = int(LEASE_SECONDS * 1000)
@@ -52,6 +53,8 @@ class Admission:
         self._held: dict[str, Grant] = {}
         self._held_per_pool: Counter[str] = Counter()
         self._batch: list[tuple[Operation, asyncio.Future[list[Any]] | None]] = []
+        self._timer: asyncio.Handle | None = None  # when the batch goes, at the latest
+        self._is_urgent = False
         self._sent = 0  # batches under way
 
     @property
@@ -118,20 +121,26 @@ class Admission:
         return self._hold(request, is_local=True)
 
     def _enqueue(self, operation: Operation) -> asyncio.Future[list[Any]]:
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._append(operation, future)
+        """Somebody waits: the batch goes at the end of this tick."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        self._batch.append((operation, future))
+        if not self._is_urgent:
+            self._is_urgent = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_soon(self._send)
         return future
 
     def _enqueue_quietly(self, operation: Operation) -> None:
-        self._append(operation, None)
-
-    def _append(self, operation: Operation, future: asyncio.Future[list[Any]] | None) -> None:
-        if not self._batch:
-            asyncio.get_running_loop().call_soon(self._send)
-        self._batch.append((operation, future))
+        """Nobody waits: it goes along with the next that is urgent, or soon."""
+        self._batch.append((operation, None))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._send)
 
     def _send(self) -> None:
         batch, self._batch = self._batch, []
+        self._timer, self._is_urgent = None, False
         packed = _pack([operation for operation, _ in batch])
         waiting = [future for _, future in batch]
         try:

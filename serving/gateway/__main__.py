@@ -19,6 +19,8 @@ from serving.gateway.main import Gateway
 from serving.gateway.settings import Settings, SettingsError, settings_from
 from serving.journal.writer import JournalFull
 
+_GC_THRESHOLD = (20_000, 20, 50)  # a request leaves few cycles behind: looking less often is enough
+
 
 def main() -> int:
     arguments = _arguments()
@@ -57,6 +59,7 @@ async def _run(
     # What exists now lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLD)
     host, port = sockets[index].getsockname()[:2]
     sys.stderr.write(f"gateway {index} listening on {host}:{port}\n")
     await _first(stopping, gateway.failed)

@@ -169,7 +169,7 @@ class Exchange:
         finally:
             self.accounts.discard(account)
             if not account.is_closed:  # every other way out has closed it: the client went
-                self._close(call, settle.cut(account.meter, account.estimate, "client_gone"))
+                self._close(call, _left(account))
             self._count(call)
 
     async def _find_answer(self, call: Call) -> None:
@@ -203,7 +203,6 @@ class Exchange:
         )
 
     async def _ask(self, call: Call, replica: Replica) -> None:
-        call.account.ask(replica.endpoint)
         call.line.replica = replica.endpoint.replica
         replica.outstanding += 1
         try:
@@ -231,6 +230,7 @@ class Exchange:
                 replica.rest(self.clock())
                 raise Elsewhere(_unreachable(), was_asked=False) from error
             is_reused = connection.exchanges > 0
+            call.account.ask(endpoint)
             answer = self._answer(call, connection)
             try:
                 await self._exchange(call, connection, request, answer)
@@ -360,6 +360,13 @@ class Exchange:
         self.metrics.count("tessera_gateway_endings_total", "ending", call.line.ending)
         self.metrics.count("tessera_gateway_tokens_total", "class", "input", call.line.input)
         self.metrics.count("tessera_gateway_tokens_total", "class", "output", call.line.output)
+
+
+def _left(account: Account) -> settle.Ending:
+    """The client went: before anything was asked, nothing is owed."""
+    if not account.was_asked:
+        return settle.refused("client_gone")
+    return settle.cut(account.meter, account.estimate, "client_gone")
 
 
 def cache_salt(key: bytes, principal: Principal, own: str) -> str:

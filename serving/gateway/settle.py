@@ -93,8 +93,13 @@ class Account:
     def estimate(self) -> Mapping[str, int]:
         return self._draft.quantities
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether any replica was asked for anything."""
+        return self._endpoint is not None
+
     def ask(self, endpoint: Endpoint) -> None:
-        """Which replica is asked from now on."""
+        """Which replica is asked now."""
         self._endpoint = endpoint
 
     def checkpoint(self) -> None:

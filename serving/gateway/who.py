@@ -1,4 +1,4 @@
-"""Who calls: checksum, HMAC, then memory, Redis, PostgreSQL.
+"""Who calls: HMAC and memory; for a key not in memory its checksum, then Redis, PostgreSQL.
 
 A principal's age counts from its PostgreSQL read, through every layer. How old it may be depends on
 what can be reached (``maximum_age``); it is read again in the background before that.
@@ -88,9 +88,11 @@ class Who:
 
     async def identify(self, authorization: bytes | None) -> Known:
         """Raises ``Unauthorized``, always the same, or ``Busy`` when nobody can say."""
-        key = _key(authorization)
+        key = _bearer(authorization)
         mac = key_mac(self._pepper, key)
         known = self._known.get(mac)
+        if known is None and not key_is_wellformed(key):
+            raise Unauthorized  # a typing error: not worth a lookup
         if known is None or self._clock() - known.read_at >= REFRESH_SECONDS:
             known = await self._current(mac)
         self._check(known)
@@ -217,16 +219,13 @@ class Who:
         task.add_done_callback(self._writing.discard)
 
 
-def _key(authorization: bytes | None) -> str:
-    """The well-formed key of an ``Authorization`` header, or ``Unauthorized`` without a lookup."""
+def _bearer(authorization: bytes | None) -> str:
+    """What an ``Authorization`` header presents as a key."""
     if authorization is None or len(authorization) > _MAX_KEY_BYTES:
         raise Unauthorized
-    if authorization[:7].lower() != _BEARER:
+    if authorization[:7].lower() != _BEARER or not authorization.isascii():
         raise Unauthorized
-    text = authorization[7:].strip().decode("latin-1")
-    if not key_is_wellformed(text):
-        raise Unauthorized
-    return text
+    return authorization[7:].strip().decode("ascii")
 
 
 def _is_newer(principal: Principal, read_at: float, known: Known) -> bool:

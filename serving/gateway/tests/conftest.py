@@ -33,7 +33,7 @@ def bare(gateway_servers: Servers, home: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def served(bare: Stack) -> Stack:
-    """Two tenants, Acme's and Globex's, one engine, one gateway process."""
+    """Two tenants, one engine, one gateway process."""
     bare.tenant("support")
     bare.tenant("legal")
     bare.engine()
@@ -41,10 +41,24 @@ def served(bare: Stack) -> Stack:
     return bare
 
 
+@pytest.fixture(scope="module")
+def shared(gateway_servers: Servers) -> Iterator[Stack]:
+    """The same for all tests of a module that leave no trace that the next one minds."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tessera-") as folder,
+        stack(gateway_servers, Path(folder)) as made,
+    ):
+        made.tenant("support")
+        made.tenant("legal")
+        made.engine()
+        made.serve()
+        yield made
+
+
 @pytest.fixture
-def client(served: Stack) -> Iterator[openai.OpenAI]:
+def client(shared: Stack) -> Iterator[openai.OpenAI]:
     """The official client with the first tenant's key."""
     with openai.OpenAI(
-        api_key=served.tenants[0].key, base_url=f"{served.url}/v1", max_retries=0
+        api_key=shared.tenants[0].key, base_url=f"{shared.url}/v1", max_retries=0
     ) as made:
         yield made

@@ -43,8 +43,7 @@ from supervisor.valkey import THROWAWAY as IN_MEMORY
 from supervisor.valkey import ValkeyServer
 
 PEPPER, DOCUMENT_KEY, SALT_KEY, ENGINE_KEY = (bytes([n]) * 32 for n in (1, 2, 3, 4))
-CELL, CLUSTER, POOL = "test", "here", "pool-1"
-SLOTS = f"{admission_prefix(CELL)}slots:{POOL}"
+POOL = "pool-1"
 CONTEXT_TOKENS = 4096
 
 # The function that gateways call, over a table of this test's own.
@@ -175,6 +174,11 @@ class Stack:
     gateways: list[subprocess.Popen[bytes]] = field(default_factory=list)
     sockets: list[socket.socket] = field(default_factory=list)
     sequence: int = 0
+    cell: str = field(default_factory=lambda: f"cell-{uuid4().hex[:8]}")
+
+    @property
+    def slots_key(self) -> str:
+        return f"{admission_prefix(self.cell)}slots:{POOL}"
 
     def tenant(self, *models: str, **changes: Any) -> Tenant:
         tenant = Tenant(
@@ -215,7 +219,7 @@ class Stack:
 
     def push_revocation(self, key_id: str) -> None:
         with self.servers.client() as client:
-            client.xadd(cell_stream(CELL), {"kind": "revoked", "key_id": key_id})
+            client.xadd(cell_stream(self.cell), {"kind": "revoked", "key_id": key_id})
 
     def engine(
         self,
@@ -259,12 +263,12 @@ class Stack:
                 client.set(document_key(signed.kind, signed.scope), msgspec.json.encode(signed))
                 if announce:
                     entry: dict[Any, Any] = {"kind": signed.kind, "scope": signed.scope}
-                    client.xadd(cell_stream(CELL), entry)
+                    client.xadd(cell_stream(self.cell), entry)
 
     def announce(self) -> None:
         """Say that documents changed, whether they did or not."""
         with self.servers.client() as client:
-            client.xadd(cell_stream(CELL), {"kind": "routes", "scope": CELL})
+            client.xadd(cell_stream(self.cell), {"kind": "routes", "scope": self.cell})
 
     def accepts(self, process: subprocess.Popen[bytes]) -> bool:
         """Whether a process holds a lock, hence accepts."""
@@ -274,14 +278,14 @@ class Stack:
     def routes(self) -> RoutesDocument:
         pool = Pool(
             id=POOL,
-            cluster=CLUSTER,
+            cluster=self.cell,
             base="base",
             context_tokens=CONTEXT_TOKENS,
             default_output_tokens=256,
             slots_per_replica=64,
         )
         routes = tuple(_route(tenant, name) for tenant in self.tenants for name in tenant.models)
-        return RoutesDocument(cell=CELL, pools=(pool,), routes=routes)
+        return RoutesDocument(cell=self.cell, pools=(pool,), routes=routes)
 
     def endpoints(self, engines: Sequence[Engine]) -> EndpointsDocument:
         adapters = tuple(
@@ -290,7 +294,7 @@ class Stack:
             for name in t.models
         )
         return EndpointsDocument(
-            cluster=CLUSTER,
+            cluster=self.cell,
             endpoints=tuple(
                 Endpoint(
                     pool=POOL,
@@ -310,7 +314,7 @@ class Stack:
             "REDIS_URL": self.servers.redis_url,
             "TESSERA_DATABASE_GATEWAY_URL": self.servers.database_gateway,
             "TESSERA_HOME": str(self.home),
-            "TESSERA_CELL": CELL,
+            "TESSERA_CELL": self.cell,
             "TESSERA_NODE": "node",
             "TESSERA_KEY_PEPPER": PEPPER.hex(),
             "TESSERA_DOCUMENT_KEY": DOCUMENT_KEY.hex(),
@@ -377,19 +381,19 @@ class Stack:
     def slots_held(self) -> int:
         """As Redis has it."""
         with self.servers.client() as client:
-            return int(client.zcard(SLOTS))
+            return int(client.zcard(self.slots_key))
 
     def longest_lease_seconds(self) -> float:
         with self.servers.client() as client:
-            found = client.zrange(SLOTS, -1, -1, withscores=True)
+            found = client.zrange(self.slots_key, -1, -1, withscores=True)
             seconds, micros = client.time()
             return float(found[0][1] / 1000 - seconds - micros / 1e6)
 
     def end_leases(self) -> None:
         """As if their time had passed."""
         with self.servers.client() as client:
-            for grant in client.zrange(SLOTS, 0, -1):
-                client.zadd(SLOTS, {grant: 1})
+            for grant in client.zrange(self.slots_key, 0, -1):
+                client.zadd(self.slots_key, {grant: 1})
 
     def rss_bytes(self) -> int:
         text = Path(f"/proc/{self.gateways[0].pid}/status").read_text()
@@ -444,8 +448,6 @@ class Stack:
 @contextmanager
 def stack(servers: Servers, home: Path) -> Iterator[Stack]:
     made = Stack(servers, home)
-    with servers.client() as client:
-        client.flushdb()
     try:
         yield made
     finally:

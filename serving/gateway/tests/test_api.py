@@ -13,9 +13,9 @@ ORIGIN = {"origin": "http://portal.test"}
 CHAT = "/v1/chat/completions"
 
 
-def test_a_browser_of_the_portal_may_ask_and_read(served: Stack) -> None:
+def test_a_browser_of_the_portal_may_ask_and_read(shared: Stack) -> None:
     preflight = raw.ask(
-        served.port,
+        shared.port,
         raw.request(
             CHAT,
             method="OPTIONS",
@@ -29,18 +29,18 @@ def test_a_browser_of_the_portal_may_ask_and_read(served: Stack) -> None:
     assert preflight.status == 204
     assert preflight.headers["access-control-allow-origin"] == "http://portal.test"
     assert "authorization" in preflight.headers["access-control-allow-headers"]
-    answer = raw.ask(served.port, raw.request(CHAT, b"{}", headers=ORIGIN))
+    answer = raw.ask(shared.port, raw.request(CHAT, b"{}", headers=ORIGIN))
     assert answer.status == 401
     assert answer.headers["access-control-allow-origin"] == "http://portal.test"
     assert "x-request-id" in answer.headers["access-control-expose-headers"]
     assert answer.headers["vary"] == "Origin"
 
 
-def test_other_origins_get_no_permission(served: Stack) -> None:
+def test_other_origins_get_no_permission(shared: Stack) -> None:
     for origin in ("http://evil.test", "http://portal.test.evil", "null"):
         for method in ("OPTIONS", "POST"):
             answer = raw.ask(
-                served.port, raw.request(CHAT, b"{}", method=method, headers={"origin": origin})
+                shared.port, raw.request(CHAT, b"{}", method=method, headers={"origin": origin})
             )
             assert "access-control-allow-origin" not in answer.headers
 
@@ -60,22 +60,22 @@ def test_other_origins_get_no_permission(served: Stack) -> None:
         ("POST", "/tokenize", 404),
     ],
 )
-def test_paths_and_methods(served: Stack, method: str, path: str, status: int) -> None:
-    answer = raw.ask(served.port, raw.request(path, b"{}", method=method))
+def test_paths_and_methods(shared: Stack, method: str, path: str, status: int) -> None:
+    answer = raw.ask(shared.port, raw.request(path, b"{}", method=method))
     assert answer.status == status
     assert set(answer.json["error"]) == {"message", "type", "param", "code"}
-    assert served.engines[0].lines() == []
+    assert shared.engines[0].lines() == []
 
 
-def test_a_body_that_is_not_said_to_be_json_is_refused(served: Stack) -> None:
-    key = served.tenants[0].key
+def test_a_body_that_is_not_said_to_be_json_is_refused(shared: Stack) -> None:
+    key = shared.tenants[0].key
     data = raw.request(CHAT, b"{}", key=key, headers={"content-type": "text/plain"})
-    assert raw.ask(served.port, data).status == 415
+    assert raw.ask(shared.port, data).status == 415
 
 
-def test_a_key_without_the_scope_may_not_infer(served: Stack) -> None:
-    tenant = served.tenant("support", scopes=["manage"])
-    answer = raw.ask(served.port, raw.request(CHAT, b"{}", key=tenant.key))
+def test_a_key_without_the_scope_may_not_infer(shared: Stack) -> None:
+    tenant = shared.tenant("support", scopes=["manage"])
+    answer = raw.ask(shared.port, raw.request(CHAT, b"{}", key=tenant.key))
     assert (answer.status, answer.code) == (403, "insufficient_scope")
 
 

@@ -34,11 +34,12 @@ def rss_bytes(pid: int) -> int:
         b"POST /v1/chat/completions HTTP/1.1\r\n",
     ],
 )
-def test_a_forged_authority_never_reaches_an_engine(served: Stack, head: bytes) -> None:
+def test_a_forged_authority_never_reaches_an_engine(shared: Stack, head: bytes) -> None:
+    begun = shared.engines[0].lines("begin")
     body = json.dumps(HELLO).encode()
     data = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    assert raw.ask(served.port, data).status in {400, 401}
-    assert served.engines[0].lines("begin") == []
+    assert raw.ask(shared.port, data).status in {400, 401}
+    assert shared.engines[0].lines("begin") == begun
 
 
 def test_every_bad_key_gets_the_same_answer_and_costs_at_most_one_read(served: Stack) -> None:
@@ -68,21 +69,22 @@ def test_every_bad_key_gets_the_same_answer_and_costs_at_most_one_read(served: S
     assert "Traceback" not in logs
 
 
-def test_a_nul_in_a_header_is_refused(served: Stack) -> None:
+def test_a_nul_in_a_header_is_refused(shared: Stack) -> None:
     data = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer a\0b\r\n\r\n"
-    assert raw.ask(served.port, data).status == 400
+    assert raw.ask(shared.port, data).status == 400
 
 
-def test_a_megabyte_of_key_is_refused_and_not_kept(served: Stack) -> None:
+def test_a_megabyte_of_key_is_refused_and_not_kept(shared: Stack) -> None:
     data = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer " + b"a" * 1_000_000
-    with raw.connected(served.port) as connection:
+    with raw.connected(shared.port) as connection:
         connection.sendall(data)
         assert raw.read_answer(connection).status == 431
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
-def test_foreign_and_unknown_models_are_the_same(served: Stack, path: str) -> None:
-    ours, theirs = served.tenants
+def test_foreign_and_unknown_models_are_the_same(shared: Stack, path: str) -> None:
+    begun = shared.engines[0].lines("begin")
+    ours, theirs = shared.tenants
     names = [
         "legal",
         "LEGAL",
@@ -97,13 +99,13 @@ def test_foreign_and_unknown_models_are_the_same(served: Stack, path: str) -> No
         prompt = {"messages": HELLO["messages"]} if path == CHAT else {"prompt": "hi"}
         return {"model": name, **prompt}
 
-    answers = [(n, raw.ask(served.port, raw.request(path, body(n), key=ours.key))) for n in names]
+    answers = [(n, raw.ask(shared.port, raw.request(path, body(n), key=ours.key))) for n in names]
     assert {answer.status for _, answer in answers} == {404}
     assert {answer.body.replace(n.encode(), b"NAME") for n, answer in answers} == {
-        raw.ask(served.port, raw.request(path, body("NAME"), key=ours.key)).body
+        raw.ask(shared.port, raw.request(path, body("NAME"), key=ours.key)).body
     }
     assert answers[0][1].code == "model_not_found"
-    assert served.engines[0].lines("begin") == []
+    assert shared.engines[0].lines("begin") == begun
 
 
 @pytest.mark.parametrize(
@@ -111,13 +113,14 @@ def test_foreign_and_unknown_models_are_the_same(served: Stack, path: str) -> No
     ["api_base", "base_url", "lora_request", "kv_transfer_params", "priority", "request_id",
      "vllm_xargs", "chat_template", "chat_template_kwargs", "prompt_embeds", "mm_processor_kwargs"],
 )  # fmt: skip
-def test_fields_that_steer_an_engine_are_refused_by_name(served: Stack, field: str) -> None:
-    data = raw.request(CHAT, {**HELLO, field: "x"}, key=served.tenants[0].key)
-    answer = raw.ask(served.port, data)
+def test_fields_that_steer_an_engine_are_refused_by_name(shared: Stack, field: str) -> None:
+    begun = shared.engines[0].lines("begin")
+    data = raw.request(CHAT, {**HELLO, field: "x"}, key=shared.tenants[0].key)
+    answer = raw.ask(shared.port, data)
     assert answer.status == 400
     assert answer.json["error"]["param"] == field
     assert field in answer.json["error"]["message"]
-    assert served.engines[0].lines("begin") == []
+    assert shared.engines[0].lines("begin") == begun
 
 
 @pytest.mark.parametrize(
@@ -130,45 +133,45 @@ def test_fields_that_steer_an_engine_are_refused_by_name(served: Stack, field: s
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_absurd_values_are_refused_fast_and_leave_no_memory_behind(
-    served: Stack, change: dict[str, object]
+    shared: Stack, change: dict[str, object]
 ) -> None:
-    data = raw.request(CHAT, {**HELLO, **change}, key=served.tenants[0].key)
-    raw.ask(served.port, raw.request(CHAT, HELLO, key=served.tenants[0].key))
-    begun = len(served.engines[0].lines("begin"))
-    pid = served.gateways[0].pid
+    data = raw.request(CHAT, {**HELLO, **change}, key=shared.tenants[0].key)
+    raw.ask(shared.port, raw.request(CHAT, HELLO, key=shared.tenants[0].key))
+    begun = len(shared.engines[0].lines("begin"))
+    pid = shared.gateways[0].pid
     before = rss_bytes(pid)
     started = time.monotonic()
-    answer = raw.ask(served.port, data)
+    answer = raw.ask(shared.port, data)
     assert time.monotonic() - started < 0.5
     assert answer.status == 400
     assert answer.json["error"]["param"] == next(iter(change))
     assert rss_bytes(pid) - before < 5_000_000
-    assert len(served.engines[0].lines("begin")) == begun
+    assert len(shared.engines[0].lines("begin")) == begun
 
 
-def test_nan_is_not_json(served: Stack) -> None:
+def test_nan_is_not_json(shared: Stack) -> None:
     body = json.dumps({**HELLO, "temperature": float("nan")}).encode()
-    answer = raw.ask(served.port, raw.request(CHAT, body, key=served.tenants[0].key))
+    answer = raw.ask(shared.port, raw.request(CHAT, body, key=shared.tenants[0].key))
     assert answer.status == 400
 
 
-def test_a_body_beyond_the_limit_is_refused_before_it_is_read(served: Stack) -> None:
+def test_a_body_beyond_the_limit_is_refused_before_it_is_read(shared: Stack) -> None:
     head = raw.request(
-        CHAT, b"", key=served.tenants[0].key, headers={"content-length": "200000000"}
+        CHAT, b"", key=shared.tenants[0].key, headers={"content-length": "200000000"}
     )
-    with raw.connected(served.port) as connection:
+    with raw.connected(shared.port) as connection:
         connection.sendall(head)
         assert raw.read_answer(connection).status == 413
 
 
-def test_chunks_that_never_end_are_cut_at_the_limit(served: Stack) -> None:
+def test_chunks_that_never_end_are_cut_at_the_limit(shared: Stack) -> None:
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {served.tenants[0].key}\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {shared.tenants[0].key}\r\n"
         "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     ).encode()
-    pid = served.gateways[0].pid
+    pid = shared.gateways[0].pid
     before = rss_bytes(pid)
-    with raw.connected(served.port) as connection:
+    with raw.connected(shared.port) as connection:
         connection.sendall(head)
         piece = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
         for _ in range(100):
@@ -183,19 +186,19 @@ def test_chunks_that_never_end_are_cut_at_the_limit(served: Stack) -> None:
 @pytest.mark.parametrize(
     "text", [b"[" * 100_000, b'{"a":' * 100_000, b'{"messages":' + b"[" * 100_000]
 )
-def test_deep_json_is_refused(served: Stack, text: bytes) -> None:
-    answer = raw.ask(served.port, raw.request(CHAT, text, key=served.tenants[0].key))
+def test_deep_json_is_refused(shared: Stack, text: bytes) -> None:
+    answer = raw.ask(shared.port, raw.request(CHAT, text, key=shared.tenants[0].key))
     assert answer.status == 400
     deep = b'{"model":"support","metadata":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
-    answer = raw.ask(served.port, raw.request(CHAT, deep, key=served.tenants[0].key))
+    answer = raw.ask(shared.port, raw.request(CHAT, deep, key=shared.tenants[0].key))
     assert answer.status == 400
 
 
-def test_compressed_bodies_are_refused(served: Stack) -> None:
+def test_compressed_bodies_are_refused(shared: Stack) -> None:
     data = raw.request(
-        CHAT, b"\x1f\x8b", key=served.tenants[0].key, headers={"content-encoding": "gzip"}
+        CHAT, b"\x1f\x8b", key=shared.tenants[0].key, headers={"content-encoding": "gzip"}
     )
-    assert raw.ask(served.port, data).status == 415
+    assert raw.ask(shared.port, data).status == 415
 
 
 def test_a_slow_request_ends_while_others_are_served(bare: Stack) -> None:
@@ -276,11 +279,11 @@ def test_secrets_and_prompts_are_in_no_log(served: Stack) -> None:
     assert tenant.key.split("_")[2] not in written
 
 
-def test_500_idle_connections_leave_room_for_a_request(served: Stack) -> None:
+def test_500_idle_connections_leave_room_for_a_request(shared: Stack) -> None:
     with ThreadPoolExecutor(1):
-        idle = [raw.connected(served.port) for _ in range(500)]
+        idle = [raw.connected(shared.port) for _ in range(500)]
         opened = [context.__enter__() for context in idle]
-        answer = raw.ask(served.port, raw.request(CHAT, HELLO, key=served.tenants[0].key))
+        answer = raw.ask(shared.port, raw.request(CHAT, HELLO, key=shared.tenants[0].key))
         for connection in opened:
             connection.close()
     assert answer.status == 200

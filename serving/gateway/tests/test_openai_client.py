@@ -18,7 +18,7 @@ def test_models_lists_what_the_key_may_call_and_nothing_else(client: openai.Open
 
 
 def test_a_plain_chat_is_answered_in_the_customers_names(
-    client: openai.OpenAI, served: Stack
+    client: openai.OpenAI, shared: Stack
 ) -> None:
     raw = client.chat.completions.with_raw_response.create(
         model="support", messages=HELLO, max_tokens=5, temperature=0
@@ -29,7 +29,7 @@ def test_a_plain_chat_is_answered_in_the_customers_names(
     assert answer.usage.completion_tokens == 5
     assert answer.choices[0].finish_reason == "length"
     assert raw.headers["x-request-id"].startswith("req_")
-    assert served.tenants[0].organization not in raw.text
+    assert shared.tenants[0].organization not in raw.text
 
 
 def test_a_streamed_chat_has_usage_only_where_it_was_asked_for(client: openai.OpenAI) -> None:
@@ -67,9 +67,9 @@ def test_several_choices_stream_side_by_side(client: openai.OpenAI) -> None:
     assert {chunk.choices[0].index for chunk in chunks} == {0, 1, 2}
 
 
-async def test_the_asynchronous_client_works_as_well(served: Stack) -> None:
+async def test_the_asynchronous_client_works_as_well(shared: Stack) -> None:
     async with openai.AsyncOpenAI(
-        api_key=served.tenants[0].key, base_url=f"{served.url}/v1", max_retries=0
+        api_key=shared.tenants[0].key, base_url=f"{shared.url}/v1", max_retries=0
     ) as client:
         answer = await client.chat.completions.create(model="support", messages=HELLO)
         assert answer.choices[0].message.content
@@ -108,9 +108,9 @@ def test_refusals_arrive_as_the_clients_own_errors(
     assert caught.value.request_id
 
 
-def test_a_wrong_key_is_an_authentication_error(served: Stack) -> None:
+def test_a_wrong_key_is_an_authentication_error(shared: Stack) -> None:
     with (
-        openai.OpenAI(api_key="tsr_live_x", base_url=f"{served.url}/v1", max_retries=0) as client,
+        openai.OpenAI(api_key="tsr_live_x", base_url=f"{shared.url}/v1", max_retries=0) as client,
         pytest.raises(openai.AuthenticationError) as caught,
     ):
         client.models.list()
@@ -133,12 +133,12 @@ def test_stock_fields_that_mean_nothing_here_are_accepted_and_kept_from_the_engi
 
 
 def test_an_engines_refusal_is_about_the_request_and_in_the_customers_names(
-    client: openai.OpenAI, served: Stack
+    client: openai.OpenAI, shared: Stack
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model="support", prompt="word " * 20_000)
     assert caught.value.code == "engine_refused"
-    assert served.tenants[0].organization not in str(caught.value)
+    assert shared.tenants[0].organization not in str(caught.value)
 
 
 def test_a_limit_that_does_not_fit_behind_the_prompt_is_cut_to_what_is_left(
