@@ -82,7 +82,7 @@ def this_machine() -> str:
 
 def commit() -> str:
     """The commit that was measured, with ``+changes`` where files differ from it."""
-    head = _git("rev-parse", "--short=12", "HEAD")
+    head = _git("rev-parse", "--short=12", "HEAD") or "unknown"
     return head + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
 
 
@@ -102,7 +102,7 @@ def _git(*arguments: str) -> str:
     done = subprocess.run(
         ["git", *arguments], cwd=FOLDER.parent, capture_output=True, text=True, check=False
     )
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip()
 
 
 def _number(value: float | None) -> str:

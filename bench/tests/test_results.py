@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.results import Row, report, table
+from bench.results import Row, commit, report, table
 
 ROW = Row(name="cost", unit="us", value=30.0, reference="nginx", reference_value=20.0, target=2.0)
 
@@ -48,3 +48,8 @@ def test_the_table_and_the_file_say_the_same(
             "met": True,
         }
     ]
+
+
+def test_the_commit_is_named_and_changes_are_told() -> None:
+    name, _, changes = commit().partition("+")
+    assert name == "unknown" or (len(name) == 12 and changes in {"", "changes"})
