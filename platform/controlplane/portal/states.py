@@ -42,3 +42,17 @@ _LOOKS: Mapping[str, Look] = {
 def look(state: str) -> Look:
     """The look of a state; one that is not known here is shown as it is called, quietly."""
     return _LOOKS.get(state) or Look("quiet", "circle-dashed", state.replace("_", " ").capitalize())
+
+
+_WHY: Mapping[str, str | _StrPromise] = {
+    "pending": _("Waits for the controller's next look; that takes seconds."),
+    "loading": _("Engines are loading it."),
+    "ready": _("Proven on an engine; it answers."),
+    "failed": _("It cannot be served."),
+    "deleting": _("Leaves the engines; its name no longer answers."),
+}
+
+
+def why(state: str, reason: str) -> str | _StrPromise:
+    """The reason that was observed, or what the state means where it needs none."""
+    return reason or _WHY.get(state, "")

@@ -44,6 +44,12 @@ def state(name: str) -> SafeString:
 
 
 @register.simple_tag
+def why(name: str, reason: str) -> str:
+    """Why something is in a state, in a sentence."""
+    return str(states.why(name, reason))
+
+
+@register.simple_tag
 def moment(value: datetime | None, otherwise: str = "") -> SafeString | str:
     """How long ago, with the exact time in UTC to look at."""
     if value is None:

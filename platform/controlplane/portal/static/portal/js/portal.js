@@ -1,6 +1,7 @@
 // What every page needs: copying, tabs, dialogs in browsers without invoker commands, messages.
 
 const COPIED_MILLISECONDS = 1600;
+const SUCCESS_MILLISECONDS = 8000;
 
 document.addEventListener("click", (event) => {
   const copier = event.target.closest("[data-copy]");
@@ -10,6 +11,11 @@ document.addEventListener("click", (event) => {
   const commander = event.target.closest("button[commandfor]");
   if (commander && !("command" in HTMLButtonElement.prototype)) command(commander);
 });
+
+// Good news goes by itself; what went wrong stays until it is dismissed.
+for (const toast of document.querySelectorAll("[data-toast].success")) {
+  setTimeout(() => toast.remove(), SUCCESS_MILLISECONDS);
+}
 
 for (const list of document.querySelectorAll("[data-tabs]")) tabs(list);
 
