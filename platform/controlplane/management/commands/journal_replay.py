@@ -30,7 +30,7 @@ class Command(BaseCommand):
             help="The journal's folder; default: %(default)s.",
         )
 
-    def handle(self, *args: Any, writer: str, journal: Path, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, writer: str, journal: Path, **options: Any) -> None:
         dsn = os.environ.get("TESSERA_DATABASE_SHIPPER_URL", "")
         if not dsn:
             raise CommandError("Set TESSERA_DATABASE_SHIPPER_URL: replay writes as the shipper.")
