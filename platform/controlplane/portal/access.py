@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -34,6 +35,10 @@ class Member:
     @property
     def role_label(self) -> str:
         return str(self.role.label)
+
+    @property
+    def may_found(self) -> bool:
+        return may_found(self.user)
 
     @property
     def navigation(self) -> tuple[Section, ...]:
@@ -95,6 +100,11 @@ def member_of(request: HttpRequest, organization: str) -> Member:
 def signed_in(request: HttpRequest) -> User:
     assert isinstance(request.user, User)
     return request.user
+
+
+def may_found(user: User) -> bool:
+    """Whether somebody may found an organization by themselves; the REST API asks the same."""
+    return user.is_staff or bool(settings.TESSERA_SIGNUP)
 
 
 def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:

@@ -83,6 +83,18 @@ class RotateForm(forms.Form):
     )
 
 
+class OrganizationForm(forms.Form):
+    """A new organization; without a short name it gets one from its name."""
+
+    name = forms.CharField(label=_("Name"), max_length=80)
+    slug = forms.SlugField(
+        label=_("Short name"),
+        max_length=40,
+        required=False,
+        help_text=_("Stands in addresses; cannot be changed. Lower-case letters, digits, hyphens."),
+    )
+
+
 class UploadForm(forms.Form):
     """What an upload is called and based on; its files travel through the REST API."""
 

@@ -12,6 +12,7 @@ from controlplane.portal.views import (
     keys,
     members,
     models,
+    organizations,
     playground,
     usage,
 )
@@ -47,6 +48,7 @@ _organization = [
 
 urlpatterns = [
     path("", entrance.start, name="start"),
+    path("organizations/new/", organizations.new, name="organizations-new"),
     path("preferences/theme/", entrance.theme, name="theme"),
     path("o/<slug:organization>/", include(_organization)),
 ]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django import forms, template
+from django.conf import settings
 from django.forms import BoundField
 from django.template import Context
 from django.utils import timezone
@@ -41,6 +42,11 @@ def state(name: str) -> SafeString:
     return format_html(
         '<span class="pill {}">{}{}</span>', look.tone, icons.icon(look.icon), look.word
     )
+
+
+@register.simple_tag
+def signup_is_open() -> bool:
+    return bool(settings.TESSERA_SIGNUP)
 
 
 @register.simple_tag

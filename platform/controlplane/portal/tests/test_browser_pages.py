@@ -71,6 +71,24 @@ def test_pages(
     assert {address: what for address, what in found.items() if what} == {}
 
 
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_the_operators_dashboard(
+    furnished: dict[str, str],
+    house: House,
+    live_server: LiveServer,
+    browser: Browser,
+    window: tuple[Scheme, int],
+) -> None:
+    house.owner.is_staff = house.owner.is_superuser = True
+    house.owner.save()
+    scheme, width = window
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
+    let_in(context, signed_in(house.owner), live_server.url)
+    assert problems(Visit(context), f"{live_server.url}/admin/") == []
+    assert problems(Visit(context), f"{live_server.url}/organizations/new/") == []
+    context.close()
+
+
 def problems(visit: Visit, address: str) -> list[str]:
     answer = visit.page.goto(address)
     visit.page.evaluate("document.fonts.ready")

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 from django.test import Client
+from pytest_django import Settings
 
-from controlplane.portal.tests.conftest import House
+from controlplane.portal.tests.conftest import House, signed_in
 from controlplane.portal.themes import THEME_COOKIE
 from tenants.models import User
-from tenants.tests.factories import PASSWORD
+from tenants.tests.factories import PASSWORD, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -72,6 +73,24 @@ def test_a_scheme_nobody_offered_is_not_kept(owner: Client) -> None:
 def test_the_way_back_stays_on_this_site(owner: Client, elsewhere: str) -> None:
     answer = owner.post("/preferences/theme/", {"theme": "dark", "next": elsewhere})
     assert answer.headers["Location"] == "/"
+
+
+def test_where_signing_up_is_open_one_founds_an_organization(settings: Settings) -> None:
+    settings.TESSERA_SIGNUP = True
+    assert b"Sign up" in Client().get("/accounts/login/").content
+    client = signed_in(make_user())
+    assert b"New organization" in client.get("/").content
+    taken = client.post("/organizations/new/", {"name": "Initech", "slug": "initech"})
+    assert taken.headers["Location"] == "/o/initech/"
+    again = client.post("/organizations/new/", {"name": "Initech", "slug": "initech"})
+    assert again.status_code == 409
+    assert "taken" in again.context["form"].errors["slug"][0]
+
+
+def test_elsewhere_operators_found_them(owner: Client) -> None:
+    assert owner.get("/organizations/new/").status_code == 403
+    response = owner.post("/organizations/new/", {"name": "Initech"})
+    assert b"signup_closed" in response.content
 
 
 def test_a_page_that_is_not_there_names_the_request(owner: Client) -> None:

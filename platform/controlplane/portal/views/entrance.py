@@ -8,7 +8,7 @@ from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
-from controlplane.portal.access import signed_in
+from controlplane.portal.access import may_found, signed_in
 from controlplane.portal.themes import THEME_COOKIE, THEMES
 from tenants import selectors
 
@@ -23,7 +23,7 @@ def start(request: HttpRequest) -> HttpResponse:
     memberships = selectors.membership_list_of_user(user)
     if memberships:
         return redirect("portal:home", memberships[0].organization.slug)
-    return render(request, "portal/nowhere.html")
+    return render(request, "portal/nowhere.html", {"may_found": may_found(user)})
 
 
 @require_POST
