@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kernel.errors import DomainError
 from supervisor.folders import private_folder, socket_folder, write_private
+from supervisor.leftovers import running_supervisor
 
 PROJECT = Path(__file__).resolve().parents[3]
 SECRET_NAMES = (
@@ -22,6 +23,8 @@ SECRET_NAMES = (
 )
 # What may follow the run folder's own path in the path of an engine's socket.
 LONGEST_SOCKET_NAME = 56
+# The commands that start a stack where none runs.
+_STARTING = frozenset({"up", "demo"})
 _FOLDERS = ("run", "logs", "journal", "objects", "documents")
 
 
@@ -89,11 +92,11 @@ def read_texts(path: Path, way_out: str) -> dict[str, str]:
 def fill_environment(command: str) -> None:
     """Before Django reads its settings: what is not set comes from the installation in its home.
 
-    Only ``up`` makes an installation; every other command uses one that is there. What the
-    environment says always wins.
+    Commands that start a stack make its installation, while none runs; every other command uses
+    the one that is there. What the environment says always wins.
     """
     home = Home.named_by(os.environ)
-    if command == "up":
+    if command in _STARTING and running_supervisor(home.run) is None:
         home.prepare()
         found = home.secrets()
     elif home.environment.exists():

@@ -43,13 +43,16 @@ def test_a_home_too_deep_for_sockets_keeps_them_elsewhere(tmp_path: Path) -> Non
     assert home.run != Home(tmp_path / ("deep" * 31)).run
 
 
-def test_only_up_makes_an_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("starting", ["up", "demo"])
+def test_only_a_command_that_starts_a_stack_makes_an_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starting: str
+) -> None:
     monkeypatch.setenv("TESSERA_HOME", str(tmp_path / "home"))
     for name in SECRET_NAMES:
         monkeypatch.delenv(name, raising=False)
     fill_environment("migrate")
     assert not (tmp_path / "home").exists()
-    fill_environment("up")
+    fill_environment(starting)
     assert os.environ["SECRET_KEY"] == Home(tmp_path / "home").secrets()["SECRET_KEY"]
 
 
