@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from serving.gateway.errors import GatewayError
-from serving.gateway.http import EVENTS, Reply
+from serving.gateway.reply import EVENTS, Reply
 from serving.gateway.stream import EventFilter
 from serving.gateway.upstream import Cut, Garbage, UpstreamError
 from serving.gateway.who import Known

@@ -25,7 +25,8 @@ from serving.gateway.errors import (
 )
 from serving.gateway.exchange import Exchange
 from serving.gateway.fields import Wanted, parse_chat, parse_completion
-from serving.gateway.http import Reply, Request
+from serving.gateway.head import Request
+from serving.gateway.reply import Reply
 
 log = logging.getLogger(__name__)
 

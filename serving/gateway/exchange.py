@@ -7,22 +7,17 @@ What was taken (a slot, a connection, a place in a count, an open account) is gi
 
 from __future__ import annotations
 
-import hmac
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
-
-import msgspec
 
 from kernel.clock import Clock, monotonic
 from kernel.usage import Completeness, UsageFact
 from serving.admission.values import Grant
-from serving.gateway import hold, settle
+from serving.gateway import asking, hold, settle
 from serving.gateway.access import Line
 from serving.gateway.answers import OpenStreams, PlainAnswer, StreamAnswer
 from serving.gateway.errors import (
-    BadRequest,
     Busy,
     EngineFailed,
     GatewayError,
@@ -30,14 +25,12 @@ from serving.gateway.errors import (
     error_event,
 )
 from serving.gateway.fields import Wanted
-from serving.gateway.http import Reply
 from serving.gateway.metrics import Metrics
-from serving.gateway.principals import Principal
+from serving.gateway.reply import Reply
 from serving.gateway.settle import Account, Journal, OpenAccounts
-from serving.gateway.stream import PLAIN_EXTRAS, EventFilter, Meter, decode_chunk, renamed
+from serving.gateway.stream import EventFilter, Meter
 from serving.gateway.upstream import (
     EngineConnection,
-    Garbage,
     NotReached,
     Timeouts,
     Upstream,
@@ -52,7 +45,6 @@ log = logging.getLogger(__name__)
 SCOPE = "inference"
 MAX_ATTEMPTS = 3
 _DONE = b"data: [DONE]\n\n"
-_encode = msgspec.json.Encoder().encode
 
 
 class Elsewhere(Exception):
@@ -86,6 +78,11 @@ class Call:
     @property
     def meter(self) -> Meter:
         return self.account.meter
+
+    @property
+    def engine_name(self) -> str:
+        """What the model is called on an engine."""
+        return self.target.arm.adapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +126,12 @@ class Exchange:
                 known=known,
                 wanted=wanted,
                 target=target,
-                salt=cache_salt(self.salt_key, known.principal, wanted.salt),
+                salt=asking.cache_salt(self.salt_key, known.principal, wanted.salt),
                 reply=reply,
                 line=line,
                 started_at=started_at,
                 account=self._open_account(known, wanted, target, event_id, grant),
-                limit=output_limit(wanted.limit, target),
+                limit=asking.output_limit(wanted.limit, target),
             )
             await self._accounted(call)
         finally:
@@ -218,7 +215,7 @@ class Exchange:
     async def _attempt(self, call: Call, replica: Replica, limit: int | None) -> None:
         call.line.attempts += 1
         endpoint, wanted = replica.endpoint, call.wanted
-        body = engine_body(wanted, call.target.arm.adapter, call.salt, limit)
+        body = asking.engine_body(wanted, call.engine_name, call.salt, limit)
         request = self.upstream.request(
             endpoint, wanted.path, body, request_id=call.line.request_id
         )
@@ -293,10 +290,16 @@ class Exchange:
         elif answer.status == 404:
             replica.withdraw(call.target.arm.adapter, self.clock())
             raise Elsewhere(not_ready(call.wanted.model), was_asked=False)
-        elif answer.status == 400 and limit is not None and may_overflow(call, limit):
+        elif (
+            answer.status == 400
+            and limit is not None
+            and asking.may_overflow(call.wanted, limit, call.target)
+        ):
             raise TooLong
         elif answer.status in {400, 413, 422}:
-            error = engine_refusal(answer.content, call)
+            error = asking.engine_refusal(
+                answer.content, engine_name=call.engine_name, name=call.wanted.model
+            )
             self._close(call, settle.refused(error.code))
             raise error
         elif answer.status in {429, 503}:
@@ -310,7 +313,9 @@ class Exchange:
             call.reply.finish(_DONE)
             return
         try:
-            content = whole_answer(answer.content, call)
+            content = asking.whole_answer(
+                answer.content, call.meter, engine_name=call.engine_name, name=call.wanted.model
+            )
         except UpstreamError as error:
             self._failed(call, replica, error)
             return
@@ -367,76 +372,6 @@ def _left(account: Account) -> settle.Ending:
     if not account.was_asked:
         return settle.refused("client_gone")
     return settle.cut(account.meter, account.estimate, "client_gone")
-
-
-def cache_salt(key: bytes, principal: Principal, own: str) -> str:
-    """Tenants never share a prefix cache; a client's own salt divides its own further."""
-    return _salt(key, f"{principal.organization}\n{principal.project}\n{own}")
-
-
-@lru_cache(maxsize=4096)
-def _salt(key: bytes, text: str) -> str:
-    return hmac.digest(key, text.encode(), "sha256").hex()
-
-
-def output_limit(wanted: int | None, target: Target) -> int | None:
-    """The client's limit, else the model's default; nothing when the context is the tighter one."""
-    limit = wanted or target.pool.default_output_tokens
-    return limit if limit < target.pool.context_tokens else None
-
-
-def may_overflow(call: Call, limit: int) -> bool:
-    """Whether prompt and limit together can exceed the context: a token is at least a byte."""
-    return call.wanted.prompt_bytes + limit > call.target.pool.context_tokens
-
-
-def engine_body(wanted: Wanted, adapter: str, salt: str, limit: int | None) -> bytes:
-    """What goes upstream: our fields first, then the client's that are forwarded."""
-    ours: dict[str, object] = {
-        "model": adapter,
-        "cache_salt": salt,
-        "priority": 0,
-        "max_tokens": limit,
-    }
-    if wanted.is_stream:
-        ours["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
-    return _encode(ours)[:-1] + b"," + wanted.rest[1:]
-
-
-def whole_answer(content: bytes, call: Call) -> bytes:
-    """A plain answer in the customer's names, counted. Raises ``Garbage``."""
-    chunk = decode_chunk(content)
-    if chunk.usage is None or not chunk.choices:
-        raise Garbage("an answer without choices or usage")
-    engine_name = call.target.arm.adapter
-    if chunk.model != engine_name:
-        raise Garbage("answered in another model's name")
-    call.meter.take_whole(chunk)
-    return renamed(
-        content,
-        b'"model":' + _encode(engine_name),
-        b'"model":' + _encode(call.wanted.model),
-        PLAIN_EXTRAS,
-    )
-
-
-def engine_refusal(content: bytes, call: Call) -> BadRequest:
-    """The engine's reason for refusing, which is about the request, in the customer's names."""
-    try:
-        refusal = msgspec.json.decode(content, type=_EngineError)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return BadRequest("The model's engine refused the request.", code="engine_refused")
-    message = refusal.error.message.replace(call.target.arm.adapter, call.wanted.model)
-    return BadRequest(message[:500], code="engine_refused", param=refusal.error.param)
-
-
-class _EngineErrorBody(msgspec.Struct):
-    message: str
-    param: str | None = None
-
-
-class _EngineError(msgspec.Struct):
-    error: _EngineErrorBody
 
 
 def _unreachable() -> Busy:

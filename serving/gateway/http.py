@@ -1,6 +1,6 @@
 """HTTP/1.1 as a server: bytes in, requests out, answers back. Nothing is decided here.
 
-llhttp parses in strict mode; what it lets through and we do not is refused in ``_check_head``.
+llhttp parses in strict mode; what it lets through and we do not is refused in ``head.py``.
 A connection answers its requests in order, one at a time; a client that goes away cancels the one
 at hand.
 """
@@ -8,14 +8,11 @@ at hand.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum, auto
-from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import httptools
 
@@ -26,55 +23,17 @@ from serving.gateway.errors import (
     HeadTooLarge,
     TooLarge,
     TooSlow,
-    WrongMedia,
-    WrongVersion,
     error_body,
     error_headers,
 )
+from serving.gateway.head import Limits, Request, check_head
+from serving.gateway.reply import Reply
 
-JSON = b"application/json"
-EVENTS = b"text/event-stream; charset=utf-8"
-
-_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ONCE = frozenset({b"host", b"authorization", b"content-type", b"content-encoding", b"origin"})
-_STATUS = {int(s): b"HTTP/1.1 %d %s\r\n" % (s, s.phrase.encode()) for s in HTTPStatus}
 _LINGER_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one client may take of a process, in bytes, counts and seconds."""
-
-    head_bytes: int = 32 * 1024
-    headers: int = 100
-    body_bytes: int = 4 * 1024 * 1024
-    head_seconds: float = 10.0
-    body_seconds: float = 60.0
-    idle_seconds: float = 75.0
-    stall_seconds: float = 60.0  # how long a client may leave a full buffer unread
-    connections: int = 10_000
-    pipelined: int = 16
-
-
-@dataclass(slots=True)
-class Request:
-    """One whole request. Header names are lower case."""
-
-    method: bytes
-    path: bytes
-    headers: dict[bytes, bytes]
-    body: bytes
-    peer: str
-
-
-class Flow(Protocol):
-    """Whatever feeds an answer, so that a slow reader slows it down."""
-
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-
-
-Handler = Callable[[Request, "Reply"], Coroutine[Any, Any, None]]
+Handler = Callable[[Request, Reply], Coroutine[Any, Any, None]]
 
 
 class Phase(Enum):
@@ -255,7 +214,7 @@ class Connection(asyncio.Protocol):
             raise HeadTooLarge
 
     def on_headers_complete(self) -> None:
-        _check_head(self._parser.get_http_version(), self._target, self._headers)
+        check_head(self._parser.get_http_version(), self._target, self._headers)
         limits = self._door.limits
         if int(self._headers.get(b"content-length", b"0")) > limits.body_bytes:
             raise TooLarge(f"The body is over {limits.body_bytes} bytes.")
@@ -292,6 +251,14 @@ class Connection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         return self._reply is not None
+
+    @property
+    def date(self) -> bytes:
+        return self._door.date
+
+    @property
+    def is_draining(self) -> bool:
+        return self._door.draining
 
     def answered(self, *, keep_alive: bool) -> None:
         """The answer at hand is written; the next request may begin."""
@@ -339,9 +306,7 @@ class Connection(asyncio.Protocol):
         if self._reply is not None or not self._waiting:
             return
         request, keep_alive = self._waiting.popleft()
-        self._reply = Reply(
-            self, self._door, keep_alive=keep_alive, is_head=request.method == b"HEAD"
-        )
+        self._reply = Reply(self, keep_alive=keep_alive, is_head=request.method == b"HEAD")
         self._task = self._door.loop.create_task(self._answer(request, self._reply))
 
     async def _answer(self, request: Request, reply: Reply) -> None:
@@ -361,7 +326,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: GatewayError) -> None:
         self._door.on_refused(error)
-        reply = Reply(self, self._door, keep_alive=False)
+        reply = Reply(self, keep_alive=False)
         self._reply = reply
         reply.send(error.status, error_body(error), extra=error_headers(error))
 
@@ -373,97 +338,6 @@ class Connection(asyncio.Protocol):
         self._deadline = self._door.loop.time() + _LINGER_SECONDS
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
-
-
-class Reply:
-    """The one answer to a request: ``send`` it whole, or ``start``, ``write`` and ``finish``."""
-
-    __slots__ = (
-        "_connection",
-        "_door",
-        "_is_head",
-        "_keep_alive",
-        "extra",
-        "flow",
-        "is_finished",
-        "status",
-    )
-
-    def __init__(
-        self, connection: Connection, door: Door, *, keep_alive: bool, is_head: bool = False
-    ) -> None:
-        self._connection = connection
-        self._door = door
-        self._keep_alive = keep_alive
-        self._is_head = is_head
-        self.extra = b""  # header lines that every answer to this request carries
-        self.flow: Flow | None = None
-        self.status = 0
-        self.is_finished = False
-
-    @property
-    def has_started(self) -> bool:
-        return self.status != 0
-
-    def send(
-        self, status: int, body: bytes, *, content_type: bytes = JSON, extra: bytes = b""
-    ) -> None:
-        head = self._head(status, content_type, extra)
-        length = b"content-length: %d\r\n\r\n" % len(body)
-        content = b"" if self._is_head else body
-        self._connection.transport.write(b"".join((head, length, content)))
-        self._done()
-
-    def start(self, status: int, *, content_type: bytes) -> None:
-        head = self._head(status, content_type, b"cache-control: no-cache\r\n")
-        self._connection.transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
-
-    def write(self, data: bytes) -> None:
-        self._connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def finish(self, last: bytes) -> None:
-        """Write ``last`` and end the body, in one piece."""
-        self._connection.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last))
-        self._done()
-
-    def _head(self, status: int, content_type: bytes, extra: bytes) -> bytes:
-        self.status = status
-        if self._door.draining:
-            self._keep_alive = False
-        return b"".join(
-            (
-                _STATUS[status],
-                self._door.date,
-                b"content-type: ",
-                content_type,
-                b"\r\n",
-                self.extra,
-                extra,
-                b"" if self._keep_alive else b"connection: close\r\n",
-            )
-        )
-
-    def _done(self) -> None:
-        self.is_finished = True
-        self.flow = None
-        self._connection.answered(keep_alive=self._keep_alive)
-
-
-def _check_head(version: str, target: bytes, headers: dict[bytes, bytes]) -> None:
-    """The rules that llhttp leaves to its users."""
-    if version != "1.1":
-        raise WrongVersion
-    if not target.startswith(b"/"):
-        raise BadRequest("The request target must be a path.", rule="http_target")
-    if b"upgrade" in headers:
-        raise BadRequest("Upgrades are not spoken here.", rule="http_upgrade")
-    host = headers.get(b"host")
-    if host is None or _HOST.fullmatch(host) is None:
-        raise BadRequest("Exactly one valid Host header is needed.", rule="http_host")
-    if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-        raise BadRequest("Only the transfer encoding 'chunked' is taken.", rule="http_encoding")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise WrongMedia
 
 
 def _own_error(error: httptools.HttpParserCallbackError) -> GatewayError:

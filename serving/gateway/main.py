@@ -17,7 +17,8 @@ from serving.gateway.api import Api
 from serving.gateway.documents import Documents
 from serving.gateway.errors import Busy, Unauthorized
 from serving.gateway.exchange import Exchange
-from serving.gateway.http import Door, Limits
+from serving.gateway.head import Limits
+from serving.gateway.http import Door
 from serving.gateway.listening import Listeners
 from serving.gateway.metrics import Metrics, read_snapshot, snapshot_path, write_snapshot
 from serving.gateway.principals import PrincipalCache, PrincipalDatabase

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.clock import Clock, wall
-from serving.gateway.http import Reply, Request
+from serving.gateway.head import Request
 from serving.gateway.metrics import exposition, read_snapshots
+from serving.gateway.reply import Reply
 
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 

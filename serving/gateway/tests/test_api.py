@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.gateway.api import client_address
-from serving.gateway.http import Request
+from serving.gateway.head import Request
 from serving.gateway.tests import raw
 from serving.gateway.tests.stack import Stack, until
 

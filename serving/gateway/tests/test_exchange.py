@@ -12,12 +12,15 @@ from kernel.usage import UsageFact
 from serving.admission.values import AdmissionRequest, Grant, Refusal
 from serving.gateway.access import Line
 from serving.gateway.answers import OpenStreams
+from serving.gateway.asking import engine_body, output_limit
 from serving.gateway.errors import Busy
-from serving.gateway.exchange import Exchange, engine_body, output_limit
+from serving.gateway.exchange import Exchange
 from serving.gateway.fields import parse_chat
-from serving.gateway.http import Door, Limits, Reply, Request
+from serving.gateway.head import Limits, Request
+from serving.gateway.http import Door
 from serving.gateway.metrics import Metrics
 from serving.gateway.principals import Copy
+from serving.gateway.reply import Reply
 from serving.gateway.settle import OpenAccounts
 from serving.gateway.tests.test_where import directory, endpoint, principal
 from serving.gateway.upstream import Timeouts, Upstream
@@ -91,7 +94,7 @@ async def infer(made: Exchange) -> Line:
         return
 
     door = Door(nobody, limits=Limits())
-    reply = Reply(door.connection(), door, keep_alive=True)
+    reply = Reply(door.connection(), keep_alive=True)
     line = Line(request_id="req_1", method="POST", path="/", peer="", at=0.0)
     try:
         await made.infer(Known(b"", principal(), 0.0), parse_chat(BODY), reply, line)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from serving.gateway.errors import GatewayError
-from serving.gateway.http import Door, Limits, Reply, Request
+from serving.gateway.head import Limits, Request
+from serving.gateway.http import Door
+from serving.gateway.reply import Reply
 from serving.gateway.tests.raw import answers
 
 POST = b"POST /x HTTP/1.1\r\nHost: a\r\n"
