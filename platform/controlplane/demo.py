@@ -64,9 +64,7 @@ def demo_seed(path: Path, *, base: DemoBase | None, say: Say) -> Demo:
     demo = Demo.load(path) or _new_logins()
     _keep(demo, path)
     _user(demo.operator_email, demo.operator_password, is_operator=True)
-    registered = base and base_model_register(
-        base.folder, slug=base.name, name=base.name, served_name=base.name, caller=CALLER
-    )
+    registered = base and base_register(base)
     for place, desk in enumerate(DESKS):
         login = demo.organizations[place]
         organization = _organization(desk, _user(login.email, login.password))
@@ -76,6 +74,13 @@ def demo_seed(path: Path, *, base: DemoBase | None, say: Say) -> Demo:
         if registered:
             _deployed(desk, organization.id, registered, say)
     return demo
+
+
+def base_register(base: DemoBase) -> BaseModel:
+    """Offer the demo's base model to every organization of this installation."""
+    return base_model_register(
+        base.folder, slug=base.name, name=base.name, served_name=base.name, caller=CALLER
+    )
 
 
 def _new_logins() -> Demo:

@@ -12,8 +12,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from controlplane.demo import base_register
 from controlplane.embedded.home import PROJECT, Home
-from controlplane.engine.base import DEMO
+from controlplane.engine.base import DEMO, demo_base
+from kernel.errors import DomainError
 from supervisor.leftovers import running_supervisor
 from tenants.access import Caller
 from tenants.models import User
@@ -30,7 +32,7 @@ class Command(BaseCommand):
         home = Home.named_by(os.environ)
         started_at = time.time()
         if running_supervisor(home.run) is not None:
-            code = _walk(started_at)
+            code = self._walk(started_at)
         else:
             code = self._in_stack_of_its_own()
         if code:
@@ -49,19 +51,22 @@ class Command(BaseCommand):
             # The walk's last line is its result, for scripts; nothing is printed after it.
             subprocess.run([*manage, "down"], check=False, stdout=subprocess.DEVNULL)
 
-
-def _walk(started_at: float) -> int:
-    email, password = _guide()
-    environment = {
-        **os.environ,
-        "TESSERA_PORTAL_URL": settings.TESSERA_PORTAL_URL,
-        "TESSERA_GATEWAY_URL": settings.TESSERA_GATEWAY_URL,
-        "TESSERA_DEMO_EMAIL": email,
-        "TESSERA_DEMO_PASSWORD": password,
-    }
-    environment.setdefault("TESSERA_DEMO_STARTED_AT", str(started_at))
-    walk = [sys.executable, str(DEMO / "walkthrough.py")]
-    return subprocess.run(walk, check=False, env=environment).returncode
+    def _walk(self, started_at: float) -> int:
+        try:
+            base_register(demo_base(self.stdout.write))
+        except DomainError as error:
+            raise CommandError(error.message) from None
+        email, password = _guide()
+        environment = {
+            **os.environ,
+            "TESSERA_PORTAL_URL": settings.TESSERA_PORTAL_URL,
+            "TESSERA_GATEWAY_URL": settings.TESSERA_GATEWAY_URL,
+            "TESSERA_DEMO_EMAIL": email,
+            "TESSERA_DEMO_PASSWORD": password,
+        }
+        environment.setdefault("TESSERA_DEMO_STARTED_AT", str(started_at))
+        walk = [sys.executable, str(DEMO / "walkthrough.py")]
+        return subprocess.run(walk, check=False, env=environment).returncode
 
 
 def _guide() -> tuple[str, str]:
