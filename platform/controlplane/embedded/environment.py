@@ -165,7 +165,8 @@ def _addresses(given: Mapping[str, str], home: Home) -> dict[str, str]:
         "TESSERA_PORTAL_URL": portal,
         "TESSERA_GATEWAY_URL": f"http://127.0.0.1:{ports.gateway}",
         "TESSERA_CONTROL_URL": f"http://127.0.0.1:{ports.portal}",
-        "TESSERA_PORTAL_ORIGINS": portal,
+        # People type localhost; to a browser that is another origin than 127.0.0.1.
+        "TESSERA_PORTAL_ORIGINS": f"{portal},http://localhost:{ports.portal}",
         "DJANGO_SETTINGS_MODULE": "controlplane.settings.prod",
     }
     named = {name: given.get(name) or value for name, value in defaults.items()}

@@ -78,7 +78,8 @@ def test_addresses_follow_the_ports(tmp_path: Path) -> None:
     )
     assert found.control["TESSERA_PORTAL_URL"] == "http://127.0.0.1:9000"
     assert found.control["TESSERA_GATEWAY_URL"] == "https://api.example"
-    assert found.gateway["TESSERA_PORTAL_ORIGINS"] == "http://127.0.0.1:9000"
+    origins = found.gateway["TESSERA_PORTAL_ORIGINS"].split(",")
+    assert origins == ["http://127.0.0.1:9000", "http://localhost:9000"]
 
 
 @pytest.mark.parametrize("text", ["http", "0", "70000", "-1"])
