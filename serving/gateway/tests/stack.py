@@ -357,9 +357,11 @@ class Stack:
         self.gateways.append(process)
         return process
 
-    def serve(self, processes: int = 1, **changes: str) -> None:
+    def serve(
+        self, processes: int = 1, *, engines: Sequence[Engine] | None = None, **changes: str
+    ) -> None:
         """Publish and start, and wait until every process knows its routes and Redis."""
-        self.publish()
+        self.publish(engines=engines)
         self.listen(processes)
         for index in range(processes):
             self.start(index, **changes)
