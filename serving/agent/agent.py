@@ -13,8 +13,10 @@ from typing import Protocol
 import msgspec
 
 from serving.agent.engine import Engine
-from serving.agent.errors import AgentProblem
+from serving.agent.errors import AgentProblem, EngineUnavailable
 from serving.agent.fetch import AdapterCache, Source
+from serving.agent.metrics import agent_metrics
+from serving.agent.metrics_socket import MetricsSocket, metrics_path
 from serving.agent.pace import Pace
 from serving.agent.report import Recipient, Reporter, retry_delay
 from serving.agent.watch import EngineWatch
@@ -55,6 +57,7 @@ class Agent:
         self._watch = EngineWatch(
             run_dir, base=self._base, connect=connect, changed=self._engine_changed, pace=pace
         )
+        self._metrics = MetricsSocket(metrics_path(run_dir), self.metrics)
         self._work = AdapterWork(cache, control, changed=self._reporter.changed, pace=pace)
 
     async def run(self) -> None:
@@ -66,6 +69,7 @@ class Agent:
                 tasks.create_task(self._watch.follow_health())
                 tasks.create_task(self._follow_work())
                 tasks.create_task(self._reporter.run())
+                tasks.create_task(self._metrics.run())
         finally:
             await self._watch.aclose()
 
@@ -83,6 +87,13 @@ class Agent:
             reason=present.reason,
             adapters=tuple(resident.report() for resident in present.residents.values()),
         )
+
+    async def metrics(self) -> bytes:
+        """Our own and the engine's, in Prometheus' text form; raises ``AgentProblem``."""
+        present, report = self._watch.present, self.report()
+        if present is None or report is None:
+            raise EngineUnavailable("The engine was not started yet.")
+        return agent_metrics(report).encode() + await present.engine.metrics()
 
     def _base(self) -> str | None:
         return self._orders.base if self._orders else None

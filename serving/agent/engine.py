@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from serving.agent.errors import EngineRefused, EngineUnavailable
 HEALTH_SECONDS = 5.0
 PROBE_SECONDS = 30.0
 LOAD_SECONDS = 120.0
+METRICS_SECONDS = 5.0
+METRICS_BYTES = 8 * 1024 * 1024
 TOP_LOGPROBS = 20  # what vLLM gives at most unless told otherwise
 PROBE_SALT = "tessera-agent"  # keeps probes out of every tenant's prefix cache
 
@@ -97,6 +100,32 @@ class Engine:
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise EngineUnavailable("The engine answered a probe without logprobs.") from error
 
+    async def metrics(self) -> bytes:
+        """What the engine measures, in its own words (Prometheus' text form)."""
+        self._require_open()
+        try:
+            async with asyncio.timeout(METRICS_SECONDS):
+                return await self._read_metrics()
+        except TimeoutError as error:
+            reason = f"The engine did not give its metrics within {METRICS_SECONDS:.0f} s."
+            raise EngineUnavailable(reason) from error
+        except httpx2.HTTPError as error:
+            raise _silence("/metrics", error) from error
+
+    async def _read_metrics(self) -> bytes:
+        body = bytearray()
+        headers = {"Accept": "text/plain", "Accept-Encoding": "identity"}
+        async with self._client.stream(
+            "GET", "/metrics", headers=headers, timeout=METRICS_SECONDS
+        ) as response:
+            if response.status_code != 200:
+                raise EngineUnavailable(f"The engine answered /metrics {response.status_code}.")
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > METRICS_BYTES:
+                    raise EngineUnavailable(f"The engine's metrics exceed {METRICS_BYTES} bytes.")
+        return bytes(body)
+
     async def _call(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, seconds: float
     ) -> Any:
@@ -110,18 +139,26 @@ class Engine:
     async def _send(
         self, method: str, path: str, body: dict[str, Any] | None, seconds: float
     ) -> httpx2.Response:
-        if self._client.is_closed:  # a new incarnation came while somebody still worked on this one
-            raise EngineUnavailable("This start of the engine is over.")
+        self._require_open()
         try:
             return await self._client.request(method, path, json=body, timeout=seconds)
         except httpx2.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise EngineUnavailable(f"The engine does not answer {path}: {reason}") from error
+            raise _silence(path, error) from error
+
+    def _require_open(self) -> None:
+        """A new incarnation may come while somebody still works on this one."""
+        if self._client.is_closed:
+            raise EngineUnavailable("This start of the engine is over.")
 
 
 def _number(value: object) -> float:
     """A log-probability; what is not a number, which JSON cannot say, becomes ``nan``."""
     return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _silence(path: str, error: httpx2.HTTPError) -> EngineUnavailable:
+    reason = str(error) or type(error).__name__
+    return EngineUnavailable(f"The engine does not answer {path}: {reason}")
 
 
 def _require_success(response: httpx2.Response) -> None:

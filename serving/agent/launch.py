@@ -10,6 +10,7 @@ from typing import NoReturn
 from kernel.ids import ulid
 
 PLACEHOLDER = "{incarnation}"
+ENGINE_SOCKETS = "[0-9]*.sock"  # incarnations begin with a digit; other sockets lie beside them
 LONGEST_SOCKET_PATH = 107  # bytes; the kernel's limit for a Unix socket's name
 
 
@@ -19,13 +20,8 @@ def launch(run_dir: Path, command: list[str]) -> NoReturn:
     run_dir.mkdir(parents=True, exist_ok=True)
     run_dir.chmod(0o700)
     incarnation = ulid()
-    too_long = len(os.fsencode(socket_path(run_dir, incarnation))) - LONGEST_SOCKET_PATH
-    if too_long > 0:
-        sys.exit(
-            f"The name of {run_dir} is {too_long} bytes too long for a Unix socket in that folder. "
-            "Let TESSERA_HOME name a folder with a shorter path."
-        )
-    for old in run_dir.glob("*.sock"):
+    require_room_for(socket_path(run_dir, incarnation))
+    for old in run_dir.glob(ENGINE_SOCKETS):
         old.unlink(missing_ok=True)
     announce(run_dir, incarnation)
     arguments = [argument.replace(PLACEHOLDER, incarnation) for argument in command]
@@ -37,6 +33,16 @@ def launch(run_dir: Path, command: list[str]) -> NoReturn:
 
 def socket_path(run_dir: Path, incarnation: str) -> Path:
     return run_dir / f"{incarnation}.sock"
+
+
+def require_room_for(socket: Path) -> None:
+    """End with a sentence where the folder lies too deep for a Unix socket of that name."""
+    too_long = len(os.fsencode(socket)) - LONGEST_SOCKET_PATH
+    if too_long > 0:
+        sys.exit(
+            f"The name of {socket.parent} is {too_long} bytes too long for a Unix socket in that "
+            "folder. Let TESSERA_HOME name a folder with a shorter path."
+        )
 
 
 def announce(run_dir: Path, incarnation: str) -> None:

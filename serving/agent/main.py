@@ -17,7 +17,8 @@ from serving.agent.control import ControlPlane
 from serving.agent.engine import Engine
 from serving.agent.errors import AgentProblem
 from serving.agent.fetch import DEFAULT_CACHE_BYTES, AdapterCache
-from serving.agent.launch import launch
+from serving.agent.launch import launch, require_room_for
+from serving.agent.metrics_socket import metrics_path
 
 
 def main() -> int:
@@ -37,6 +38,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     key = os.environ.get("VLLM_API_KEY")
     if not key:
         sys.exit("VLLM_API_KEY is not set: the agent needs the key that its engine asks for.")
+    require_room_for(metrics_path(arguments.run_dir))
     control = _control_plane(arguments)
     agent = Agent(
         replica=arguments.replica,

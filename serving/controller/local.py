@@ -16,6 +16,7 @@ from threading import Event
 from typing import Any
 
 from kernel.errors import Unavailable
+from serving.agent.launch import ENGINE_SOCKETS
 from serving.contracts import engine_api_key
 from serving.controller.runtime import Item, ItemState, ObservedItem, Plan, Role
 from serving.controller.spec import EngineSpec
@@ -98,7 +99,7 @@ class LocalRuntime:
             name=f"engine-{replica}",
             argv=self._engine_command(spec, replica),
             env=environment | _ENGINE_ENVIRONMENT | _kv_cache(spec),
-            health=Health.http(f"unix:{self._run_dir(replica)}/*.sock", "/health"),
+            health=Health.http(f"unix:{self._run_dir(replica)}/{ENGINE_SOCKETS}", "/health"),
             stop_seconds=_ENGINE_STOP_SECONDS,
             all_for_one=True,
         )

@@ -107,10 +107,14 @@ class FakeEngine:
         self.healthy = True
         self.gives_tokens = True
         self.refuses_loads = False
+        self.metrics = b'vllm:num_requests_running{model_name="tiny"} 0.0\n'
+        self.metrics_status = 200
 
     async def handle(self, request: Request) -> Answer:
         if request.path == "/health":
             return Answer(200 if self.healthy else 503)
+        if request.path == "/metrics":
+            return Answer(self.metrics_status, self.metrics)
         if request.path == "/v1/models":
             names = [self.base, *self.loaded]
             return json_answer({"data": [{"id": name} for name in names]})

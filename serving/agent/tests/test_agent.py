@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import httpx2
 import pytest
 
 from serving.agent.agent import Agent
@@ -16,6 +17,7 @@ from serving.agent.engine import Engine
 from serving.agent.errors import ControlUnavailable
 from serving.agent.fetch import AdapterCache
 from serving.agent.launch import announce, socket_path
+from serving.agent.metrics_socket import metrics_path
 from serving.agent.pace import Pace
 from serving.agent.tests.http_server import serve
 from serving.agent.tests.stand_ins import FakeControlPlane, FakeEngine, eventually
@@ -217,3 +219,32 @@ async def test_an_agent_restarted_beside_a_running_engine_proves_what_is_loaded(
             control.reports.clear()
             async with running_agent(control, run_dir):
                 await eventually(lambda: control.states() == {"one": "proven"})
+
+
+async def asked_for_metrics(run_dir: Path) -> httpx2.Response:
+    transport = httpx2.AsyncHTTPTransport(uds=str(metrics_path(run_dir)))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://agent") as client:
+        return await client.get("/metrics", timeout=5)
+
+
+async def test_the_engines_metrics_are_passed_on_with_the_agents_own(
+    control: FakeControlPlane, engine: FakeEngine, run_dir: Path, adapter: Path
+) -> None:
+    control.order({"one": adapter})
+    async with running_agent(control, run_dir):
+        await eventually(metrics_path(run_dir).exists)
+        answer = await asked_for_metrics(run_dir)
+        assert (answer.status_code, answer.text) == (503, "The engine was not started yet.\n")
+        async with started(engine, run_dir, "01"):
+            await eventually(lambda: control.states() == {"one": "proven"})
+            answer = await asked_for_metrics(run_dir)
+            of = 'replica="replica-1",incarnation="01"'
+            assert answer.status_code == 200
+            assert f"tessera_agent_engine_ready{{{of}}} 1\n" in answer.text
+            assert f'tessera_agent_adapters{{{of},state="proven"}} 1\n' in answer.text
+            assert answer.content.endswith(engine.metrics)
+            engine.metrics_status = 500
+            assert (await asked_for_metrics(run_dir)).status_code == 503
+        answer = await asked_for_metrics(run_dir)
+        assert answer.status_code == 503
+        assert answer.text.startswith("The engine does not answer /metrics")

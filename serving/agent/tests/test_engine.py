@@ -170,3 +170,39 @@ async def test_a_request_is_given_up_with_its_caller(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await loading
         await engine.aclose()
+
+
+async def test_the_engines_metrics_are_given_as_they_are(tmp_path: Path) -> None:
+    requests: list[Request] = []
+    text = b'vllm:num_requests_running{model_name="tiny",engine="0"} 3.0\n'
+    given = await with_answer(tmp_path, Answer(200, text), lambda e: e.metrics(), requests)
+    assert given == text
+    assert requests[0].path == "/metrics"
+    assert requests[0].headers["accept"] == "text/plain"  # OpenMetrics could not be added to
+
+
+@pytest.mark.parametrize("answer", [Answer(500), Answer(200, b"cut", promised=1000)])
+async def test_metrics_that_do_not_come_whole_do_not_come(tmp_path: Path, answer: Answer) -> None:
+    with pytest.raises(EngineUnavailable, match="/metrics"):
+        await with_answer(tmp_path, answer, lambda e: e.metrics())
+
+
+async def test_metrics_are_bounded_in_size_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.agent.engine.METRICS_BYTES", 100)
+    with pytest.raises(EngineUnavailable, match="exceed 100 bytes"):
+        await with_answer(tmp_path, Answer(200, b"x" * 101), lambda e: e.metrics())
+
+    async def silent(request: Request) -> Answer:
+        await asyncio.sleep(60)
+        return Answer(200)
+
+    monkeypatch.setattr("serving.agent.engine.METRICS_SECONDS", 0.1)
+    async with serve(silent, tmp_path / "silent.sock"):
+        engine = Engine(f"unix:{tmp_path / 'silent.sock'}", key="k")
+        with pytest.raises(EngineUnavailable, match="metrics"):
+            await engine.metrics()
+        await engine.aclose()
+        with pytest.raises(EngineUnavailable, match="over"):
+            await engine.metrics()
