@@ -42,9 +42,13 @@ def spawn(part: Part, *, environment: Mapping[str, str], inherited: Iterable[int
     """
     reading, writing = os.pipe()
     parent = os.getpid()
+    # Until the child has handlers of its own, a signal to it would be noted in the descriptor that
+    # wakes the supervisor, which would take it for one of its own and stop everything.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     pid = os.fork()
     if pid == 0:
-        _become(part, environment, inherited, writing, parent)
+        _become(part, environment, inherited, writing, parent, before)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(writing)
     os.set_blocking(reading, False)
     found = process(pid)
@@ -69,12 +73,13 @@ def reap(pid: int) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def _become(
+def _become(  # noqa: PLR0913, PLR0917 - all that a child is made of
     part: Part,
     environment: Mapping[str, str],
     inherited: Iterable[int],
     output: int,
     parent: int,
+    mask: Iterable[int],
 ) -> NoReturn:
     """In the child: everything between fork and exec. Nothing may return into the supervisor."""
     try:
@@ -82,7 +87,7 @@ def _become(
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(_CANNOT_RUN)
-        _restore_signals()
+        _restore_signals(mask)
         _lay_descriptors(output, inherited)
         if part.cwd:
             os.chdir(part.cwd)
@@ -93,10 +98,11 @@ def _become(
         os._exit(_CANNOT_RUN)
 
 
-def _restore_signals() -> None:
+def _restore_signals(mask: Iterable[int]) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _lay_descriptors(output: int, inherited: Iterable[int]) -> None:
