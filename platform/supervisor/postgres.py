@@ -24,13 +24,18 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import quote
 
-from supervisor.binaries import (
-    postgres_binaries,
-    require_user_namespace,
-    unprivileged_prefix,
-)
+from supervisor.binaries import postgres_binaries
 from supervisor.errors import DataDamaged, SetupFailed
 from supervisor.folders import private_folder, socket_folder, sync_folder, write_private
+from supervisor.footing import (
+    Account,
+    Footing,
+    as_account,
+    found_footing,
+    new_place,
+    programs,
+    provide_programs,
+)
 from supervisor.processes import command_line
 
 SUPERUSER = "tessera_superuser"
@@ -89,20 +94,25 @@ class PostgresUrls:
 class PostgresServer:
     """A server whose data is ``folder``; its socket lies in ``sockets`` (default: beside the data).
 
-    ``settings`` win over the small defaults above.
+    ``settings`` win over the small defaults above. Where the server runs as an account of its own,
+    ``folder`` keeps the passwords, and a link to the data and the socket.
     """
 
     folder: Path
     sockets: Path | None = None
     settings: dict[str, str] = field(default_factory=dict)
     binaries: Path = field(default_factory=postgres_binaries)
+    footing: Footing = field(default_factory=found_footing)
 
     @property
     def data(self) -> Path:
-        return self.folder.absolute() / "data"
+        data = self.folder.absolute() / "data"
+        return data.readlink() if data.is_symlink() else data
 
     @property
     def socket_folder(self) -> Path:
+        if self._account is not None:
+            return self.data.parent / "socket"
         preferred = self.sockets or self.folder / "socket"
         # The lock file beside the socket has the longest name.
         return socket_folder(preferred, longest_name=len(SOCKET_NAME) + len(".lock"))
@@ -113,11 +123,12 @@ class PostgresServer:
 
     def prepare(self) -> None:
         """Make the data folder where there is none; refuse one that is not whole."""
-        require_user_namespace()
         folder = self.folder.absolute()
         if folder.exists():
             self._refuse_damage()
             self._forget_dead_server()
+            if self._account is not None:
+                provide_programs(self._footing, self.binaries, self.data.parent)
             return
         private_folder(folder.parent)
         new = folder.with_name(f"{folder.name}.new")
@@ -135,13 +146,8 @@ class PostgresServer:
             "unix_socket_directories": str(self.socket_folder),
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return (
-            *unprivileged_prefix(),
-            str(self.binaries / "postgres"),
-            "-D",
-            str(self.data),
-            *options,
-        )
+        program = programs(self.binaries, self.data.parent) / "postgres"
+        return (*self._footing.prefix, str(program), "-D", str(self.data), *options)
 
     def urls(self, database: str = DATABASE) -> PostgresUrls:
         """URLs for ``database``; the server need not run, but must be prepared."""
@@ -183,6 +189,20 @@ class PostgresServer:
             process.send_signal(signal.SIGINT)
             process.wait(STOP_SECONDS)
 
+    @property
+    def _account(self) -> Account | None:
+        """Whose the data is where it is not ours; known once it is there."""
+        if not (self.folder / "data").is_symlink():
+            return None
+        owner = self.data.stat()
+        return Account(owner.st_uid, owner.st_gid)
+
+    @property
+    def _footing(self) -> Footing:
+        """What was begun by an account goes on with it, whatever this machine allows by now."""
+        account = self._account
+        return self.footing if account is None else as_account(account, room=self.footing.room)
+
     def _passwords(self) -> dict[str, str]:
         passwords: dict[str, str] = json.loads((self.folder / "roles.json").read_text())
         return passwords
@@ -193,6 +213,12 @@ class PostgresServer:
             raise DataDamaged(
                 f"{self.folder} is not a whole PostgreSQL data folder; restore it from a backup, "
                 "or move it away to start with an empty database."
+            )
+        if self.footing.account is not None and self._account is None:
+            raise SetupFailed(
+                f"{self.folder} was begun by root in a user namespace, and this machine refuses "
+                "them now: allow them again, or move the folder away to start with an empty "
+                "database."
             )
         found = (self.data / "PG_VERSION").read_text().strip()
         wanted = _run([str(self.binaries / "postgres"), "--version"]).split()[-1].split(".")[0]
@@ -216,22 +242,30 @@ class PostgresServer:
     def _create(self, folder: Path) -> None:
         passwords = {role: secrets.token_hex(24) for role in (SUPERUSER, *ROLES)}
         write_private(folder / "roles.json", json.dumps(passwords))
-        password_file = folder / "superuser-password"
-        write_private(password_file, passwords[SUPERUSER])
-        command = [
-            *unprivileged_prefix(),
-            str(self.binaries / "initdb"),
-            "-D",
-            str(folder / "data"),
-        ]
-        command += ["-U", SUPERUSER, "--auth=scram-sha-256", f"--pwfile={password_file}"]
-        command += ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
-        _run([*command, "--no-instructions"])
-        password_file.unlink()
-        (folder / "data" / "pg_hba.conf").write_text("local all all scram-sha-256\n")
-        self._create_roles(folder / "data", passwords)
+        if self.footing.account is None:
+            self._create_cluster(folder, passwords)
+            return
+        place = new_place(self.footing)
+        try:
+            provide_programs(self.footing, self.binaries, place)
+            self._create_cluster(place, passwords)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        (folder / "data").symlink_to(place / "data")
 
-    def _create_roles(self, data: Path, passwords: dict[str, str]) -> None:
+    def _create_cluster(self, place: Path, passwords: dict[str, str]) -> None:
+        password_file = place / "superuser-password"
+        self._write(password_file, passwords[SUPERUSER])
+        options = ["-D", str(place / "data"), "-U", SUPERUSER, "--auth=scram-sha-256"]
+        options += [f"--pwfile={password_file}", "--no-instructions"]
+        options += ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
+        _run([*self.footing.prefix, str(programs(self.binaries, place) / "initdb"), *options])
+        password_file.unlink()
+        self._write(place / "data" / "pg_hba.conf", "local all all scram-sha-256\n")
+        self._create_roles(place, passwords)
+
+    def _create_roles(self, place: Path, passwords: dict[str, str]) -> None:
         """Without a server: the single-user backend runs the statements and ends."""
         lines = [
             f"CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB"
@@ -241,9 +275,14 @@ class PostgresServer:
         lines.append(f"CREATE DATABASE {DATABASE} OWNER tessera_owner;")
         lines.append(f"REVOKE CONNECT, TEMPORARY ON DATABASE {DATABASE} FROM PUBLIC;")
         lines.append(f"GRANT CONNECT ON DATABASE {DATABASE} TO {', '.join(ROLES)};")
-        command = [*unprivileged_prefix(), str(self.binaries / "postgres"), "--single"]
-        command += ["-D", str(data), "-c", "log_min_messages=error", "postgres"]
+        program = programs(self.binaries, place) / "postgres"
+        command = [*self.footing.prefix, str(program), "--single", "-D", str(place / "data")]
+        command += ["-c", "log_min_messages=error", "postgres"]
         _run(command, "\n".join(lines) + "\n", failure_word="ERROR:")
+
+    def _write(self, path: Path, text: str) -> None:
+        """As whoever runs the server: in a folder that is not ours, names may lead elsewhere."""
+        _run([*self.footing.prefix, "sh", "-c", 'umask 077; cat > "$1"', "sh", str(path)], text)
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
