@@ -13,6 +13,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from supervisor.parts import Part
 
@@ -110,6 +111,22 @@ class Life:
             steady = now - self.started >= STEADY_SECONDS
             self.failures = 1 if steady else self.failures + 1
             self.state, self.retry_at = State.BACKOFF, now + delay_seconds(self.failures)
+
+    def described(self) -> dict[str, Any]:
+        """For whoever asks over the control socket."""
+        return {
+            "name": self.part.name,
+            "state": self.state.value,
+            "healthy": self.healthy,
+            "once": self.part.once,
+            "ensured": self.ensured,
+            "pid": self.pid or None,
+            "started_at": self.started_at,
+            "restarts": self.restarts,
+            "last_exit": self.last_exit,
+            "advice": self.part.advice,
+            "spec_hash": self.part.spec_hash,
+        }
 
 
 def delay_seconds(failures: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -122,7 +123,8 @@ class EventLog:
         self._console = console
 
     def say(self, sentence: str) -> None:
-        self._file.write(f"{sentence}\n".encode())
+        at = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._file.write(f"{at} {sentence}\n".encode())
         self._console.show(_OWN_NAME, sentence)
 
 

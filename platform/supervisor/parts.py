@@ -51,6 +51,8 @@ class Part:
                        the whole group is killed and started again
     ``listen_index``   it inherits the stack's listening sockets, and this one is its own
     ``bare``           its lines are shown without its name before them
+    ``quiet``          its lines go to its log only
+    ``advice``         what to do when it ends again and again, as a sentence
     """
 
     name: str
@@ -66,6 +68,8 @@ class Part:
     all_for_one: bool = False
     listen_index: int | None = None
     bare: bool = False
+    quiet: bool = False
+    advice: str = ""
 
     @classmethod
     def read(cls, value: object) -> Self:

@@ -236,8 +236,11 @@ class Supervisor:
         if shutil.disk_usage(self._log_folder).free < FULL_DISK_BYTES:
             return f" The disk that holds {self._log_folder} is full: free some space."
         if life.failures >= WORRYING_FAILURES:
-            return f" That is {life.failures} times in a row; see {self._log(life.part.name).path}."
-        return ""
+            again = (
+                f" That is {life.failures} times in a row; see {self._log(life.part.name).path}."
+            )
+            return f"{again} {life.part.advice}".rstrip()
+        return f" See {self._log(life.part.name).path}." if life.part.quiet else ""
 
     def _give_up_if_needed(self, name: str) -> None:
         waiting = [one.part for one in self._lives.values() if name in one.part.needs]
@@ -283,7 +286,7 @@ class Supervisor:
         )
 
     def _listed(self) -> dict[str, Any]:
-        parts = [_described(life) for life in self._lives.values()]
+        parts = [life.described() for life in self._lives.values()]
         return {"parts": parts, "pid": os.getpid(), "guard": self._guard.pid}
 
     def _ensure(self, part: Part) -> dict[str, Any]:
@@ -294,13 +297,14 @@ class Supervisor:
         life = self._lives.get(part.name)
         if life is None:
             life = self._lives[part.name] = Life(part, ensured=True)
+            self._events.say(f"{part.name} is started; its log is {self._log(part.name).path}.")
         elif not life.ensured:
             raise SupervisorError(
                 f"{part.name} is a part of the stack itself; choose another name."
             )
         elif life.leaving or life.part.spec_hash != part.spec_hash:
             life.leaving, life.successor = True, part
-        return {"part": _described(life)}
+        return {"part": life.described()}
 
     def _remove(self, name: str) -> dict[str, Any]:
         life = self._lives.get(name)
@@ -362,9 +366,10 @@ class Supervisor:
 
     def _log(self, name: str) -> PartLog:
         if name not in self._logs:
-            bare = name in self._lives and self._lives[name].part.bare
+            part = self._lives[name].part
+            console = Console(None) if part.quiet else self._console
             self._logs[name] = PartLog(
-                name, folder=self._log_folder, console=self._console, bare=bare
+                name, folder=self._log_folder, console=console, bare=part.bare
             )
         return self._logs[name]
 
@@ -375,21 +380,6 @@ class Supervisor:
         ]
         with suppress(OSError):  # a full disk costs this help, not the stack
             record(self._run_folder, living)
-
-
-def _described(life: Life) -> dict[str, Any]:
-    return {
-        "name": life.part.name,
-        "state": life.state.value,
-        "healthy": life.healthy,
-        "once": life.part.once,
-        "ensured": life.ensured,
-        "pid": life.pid or None,
-        "started_at": life.started_at,
-        "restarts": life.restarts,
-        "last_exit": life.last_exit,
-        "spec_hash": life.part.spec_hash,
-    }
 
 
 def _nothing(number: int, frame: object) -> None:

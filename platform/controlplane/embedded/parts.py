@@ -74,6 +74,10 @@ def _postgres(server: PostgresServer | None) -> list[Part]:
             health=health,
             stop_signal="SIGINT",
             stop_seconds=20.0,
+            advice=(
+                f"If its log says that data is damaged: restore {server.folder} from a backup, or "
+                "move it away to start with an empty database."
+            ),
         )
     ]
 
@@ -86,7 +90,11 @@ def _valkey(server: ValkeyServer | None) -> list[Part]:
         send=f"AUTH {server.password}\r\nPING\r\n",
         expect="+OK\r\n+PONG",
     )
-    return [Part(name="valkey", argv=server.argv(), health=health)]
+    advice = (
+        f"If its log says that data is damaged: `make down`, remove {server.folder} and start "
+        "again; nothing is in it that is not made anew."
+    )
+    return [Part(name="valkey", argv=server.argv(), health=health, quiet=True, advice=advice)]
 
 
 def _migrate(environments: Environments, *, needs: tuple[str, ...]) -> Part:

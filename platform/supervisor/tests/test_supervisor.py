@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import SupervisorError
-from supervisor.tests.stacks import SLEEPS, is_alive, python, supervised, until, until_gone
+from supervisor.tests.stacks import (
+    SLEEPS,
+    RunningStack,
+    is_alive,
+    python,
+    supervised,
+    until,
+    until_gone,
+)
 
 FORKS = """
 import os, sys, time
@@ -295,3 +304,29 @@ def test_usage_and_a_missing_file_are_one_line() -> None:
         )
         assert done.returncode in {1, 2}
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_quiet_part_is_heard_in_its_log_and_its_end_is_told(tmp_path: Path) -> None:
+    talks = (
+        "import time\nprint('a thousand lines', flush=True)\ntime.sleep(0.2)\nraise SystemExit(3)"
+    )
+    quiet = python("engine", talks, quiet=True, advice="Buy a larger one.")
+    with supervised(tmp_path / "stack", quiet) as stack:
+        until(lambda: "Buy a larger one." in console(stack), "the advice is given")
+        assert "a thousand lines" in stack.log("engine")
+    assert "a thousand lines" not in console(stack)
+    assert f"starting it again in 0.1 s. See {stack.folder / 'logs' / 'engine.log'}." in console(
+        stack
+    )
+
+
+def test_the_supervisor_s_own_log_says_when(tmp_path: Path) -> None:
+    with supervised(tmp_path / "stack", python("one", SLEEPS)) as stack:
+        stack.wait("one", "running")
+    assert re.search(
+        r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d Stopped\.$", stack.log("supervisor"), re.MULTILINE
+    )
+
+
+def console(stack: RunningStack) -> str:
+    return (stack.folder / "console.txt").read_text()
