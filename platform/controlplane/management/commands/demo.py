@@ -7,10 +7,9 @@ import secrets
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
+import httpx2
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
@@ -82,14 +81,11 @@ class Command(BaseCommand):
 def _doors_answer() -> bool:
     """Whether portal and gateway answer: the gateway asks for a key, which is an answer."""
     try:
-        with urllib.request.urlopen(f"{settings.TESSERA_PORTAL_URL}/readyz", timeout=2):
-            pass
-        with urllib.request.urlopen(f"{settings.TESSERA_GATEWAY_URL}/v1/models", timeout=2):
-            return True
-    except urllib.error.HTTPError as error:
-        return error.code == 401
-    except OSError:
+        portal = httpx2.get(f"{settings.TESSERA_PORTAL_URL}/readyz", timeout=2)
+        gateway = httpx2.get(f"{settings.TESSERA_GATEWAY_URL}/v1/models", timeout=2)
+    except httpx2.TransportError:
         return False
+    return (portal.status_code, gateway.status_code) == (200, 401)
 
 
 def _guide() -> tuple[str, str]:
