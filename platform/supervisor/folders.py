@@ -15,7 +15,13 @@ SOCKET_PATH_BYTES = 107  # the kernel's limit for the address of a Unix socket
 
 def private_folder(path: Path) -> Path:
     """Make ``path`` with mode 0700, or tighten it; refuse one that another user made."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderUnusable(
+            f"The folder {path} cannot be made ({error.strerror}); "
+            "let TESSERA_HOME name a place in which you may write."
+        ) from None
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise FolderUnusable(

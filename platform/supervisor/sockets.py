@@ -50,17 +50,18 @@ def open_sockets(wanted: Listeners) -> OwnedSockets:
         first = _listening(wanted.host, wanted.port, shared=True)
         port = first.getsockname()[1]
         others = [_listening(wanted.host, port, shared=True) for _ in range(wanted.count - 1)]
-    require_free("127.0.0.1", wanted.metrics_port)
-    metrics = _listening("127.0.0.1", wanted.metrics_port, shared=False)
+    metrics = _listening(
+        "127.0.0.1", wanted.metrics_port, shared=False, variable="TESSERA_GATEWAY_METRICS_PORT"
+    )
     return OwnedSockets(gateways=(first, *others), metrics=metrics)
 
 
-def require_free(host: str, port: int) -> None:
+def require_free(host: str, port: int, *, variable: str = "TESSERA_GATEWAY_PORT") -> None:
     """Raises ``PortTaken`` with a sentence for the user. Port 0 is always free."""
     try:
         _bound(host, port, shared=False).close()
     except OSError as error:
-        raise _refusal(host, port, error) from None
+        raise _refusal(host, port, variable, error) from None
 
 
 @contextmanager
@@ -86,11 +87,13 @@ def _port_lock(port: int) -> Iterator[None]:
         yield
 
 
-def _listening(host: str, port: int, *, shared: bool) -> socket.socket:
+def _listening(
+    host: str, port: int, *, shared: bool, variable: str = "TESSERA_GATEWAY_PORT"
+) -> socket.socket:
     try:
         opened = _bound(host, port, shared=shared)
     except OSError as error:
-        raise _refusal(host, port, error) from None
+        raise _refusal(host, port, variable, error) from None
     opened.listen(BACKLOG)
     opened.settimeout(0)
     return opened
@@ -111,10 +114,13 @@ def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
     return opened
 
 
-def _refusal(host: str, port: int, error: OSError) -> PortTaken:
+def _refusal(host: str, port: int, variable: str, error: OSError) -> PortTaken:
     if error.errno == errno.EADDRINUSE:
         return PortTaken(
-            f"Port {port} on {host} is taken by another program. Stop it, or choose another port: "
-            "TESSERA_GATEWAY_PORT, TESSERA_PORTAL_PORT or TESSERA_GATEWAY_METRICS_PORT."
+            f"Port {port} on {host} is taken by another program. Stop that, or choose another "
+            f"port: {variable}={port + 1}, for example."
         )
-    return PortTaken(f"Cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}.")
+    return PortTaken(
+        f"Cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}); choose another "
+        f"port: {variable}."
+    )

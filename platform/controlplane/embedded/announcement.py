@@ -49,13 +49,36 @@ class Demo:
             ) from None
 
 
-def announcement(*, portal_url: str, gateway_url: str, demo: Demo | None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """How far the demo's models are. ``trouble`` says why they do not answer; empty: they do."""
+
+    deployed: int = 0
+    trouble: str = ""
+    simulated: bool = False
+
+
+def announcement(
+    *,
+    portal_url: str,
+    gateway_url: str,
+    demo: Demo | None,
+    models: Models,
+    detached: bool,
+) -> str:
     """Plain text, for a terminal."""
     lines = ["", "Tessera is running.", ""]
-    lines += [f"  Portal    {portal_url}", f"  API       {gateway_url}/v1"]
-    lines += _demo_lines(demo, portal_url, gateway_url) if demo else _empty_lines(portal_url)
-    lines += ["", "  Ctrl-C stops everything (in the background: `make down`); data is kept.", ""]
+    lines += [f"  Portal    {portal_url}", f"  API       {gateway_url}/v1", ""]
+    if demo is None:
+        lines += _empty_lines(portal_url)
+    else:
+        lines += [*_logins(demo, portal_url), "", *_question(demo, gateway_url, models)]
+    lines += ["", f"  {_IN_BACKGROUND if detached else _IN_FOREGROUND}", ""]
     return "\n".join(lines)
+
+
+_IN_FOREGROUND = "Ctrl-C stops everything; data is kept."
+_IN_BACKGROUND = "`make status` shows the parts, `make down` stops them; data is kept."
 
 
 def curl(organization: DemoOrganization, gateway_url: str) -> str:
@@ -72,22 +95,32 @@ def curl(organization: DemoOrganization, gateway_url: str) -> str:
     )
 
 
-def _demo_lines(demo: Demo, portal_url: str, gateway_url: str) -> list[str]:
-    width = max(len(one.name) for one in demo.organizations)
-    lines = ["", "  Sign in:"]
-    lines += [f"    {one.name:<{width}}  {one.email}  {one.password}" for one in demo.organizations]
-    lines.append(
-        f"    {'Operator':<{width}}  {demo.operator_email}  {demo.operator_password}"
-        f"  ({portal_url}/admin/)"
-    )
+def _logins(demo: Demo, portal_url: str) -> list[str]:
+    rows = [(one.name, one.email, one.password, "") for one in demo.organizations]
+    admin = f"  ({portal_url}/admin/)"
+    rows.append(("Operator", demo.operator_email, demo.operator_password, admin))
+    names, emails = (max(len(row[place]) for row in rows) for place in (0, 1))
+    return [
+        "  Sign in:",
+        *(f"    {name:<{names}}  {email:<{emails}}  {rest}{at}" for name, email, rest, at in rows),
+    ]
+
+
+def _question(demo: Demo, gateway_url: str, models: Models) -> list[str]:
     first = demo.organizations[0]
-    lines += ["", f"  Ask {first.name}'s model:", "", f"    {curl(first, gateway_url)}"]
-    return lines
+    if not models.deployed:
+        return [f"  No model answers: {models.trouble}"]
+    if models.trouble:
+        head = [f"  {first.name}'s model does not answer yet: {models.trouble}", "  Once it does:"]
+    elif models.simulated:
+        head = [f"  Ask {first.name}'s model (a simulator answers; its texts mean nothing):"]
+    else:
+        head = [f"  Ask {first.name}'s model:"]
+    return [*head, "", f"    {curl(first, gateway_url)}"]
 
 
 def _empty_lines(portal_url: str) -> list[str]:
     return [
-        "",
         "  Nothing is in it yet. Make an operator who may sign in:",
         "    .venv/bin/python manage.py createsuperuser",
         f"  then found an organization at {portal_url}/admin/.",

@@ -46,12 +46,29 @@ class Ports:
     @classmethod
     def named_by(cls, environment: Mapping[str, str]) -> Ports:
         """Raises ``Invalid`` naming the variable."""
-        return cls(
+        ports = cls(
             portal=_number(environment, "TESSERA_PORTAL_PORT", 8000),
             gateway=_number(environment, "TESSERA_GATEWAY_PORT", 8080),
             metrics=_number(environment, "TESSERA_GATEWAY_METRICS_PORT", 9464),
             gateway_processes=_number(environment, "TESSERA_GATEWAY_PROCESSES", 2),
         )
+        ports._require_different()
+        return ports
+
+    def by_variable(self) -> dict[str, int]:
+        return {
+            "TESSERA_PORTAL_PORT": self.portal,
+            "TESSERA_GATEWAY_PORT": self.gateway,
+            "TESSERA_GATEWAY_METRICS_PORT": self.metrics,
+        }
+
+    def _require_different(self) -> None:
+        """Portal and gateway share their ports with their own kind, so no bind would refuse it."""
+        found: dict[int, str] = {}
+        for variable, port in self.by_variable().items():
+            if port in found:
+                raise Invalid(f"{found[port]} and {variable} are both {port}; make them differ.")
+            found[port] = variable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,8 @@ SECRET_NAMES = (
 LONGEST_SOCKET_NAME = 56
 # The commands that start a stack where none runs.
 _STARTING = frozenset({"up", "demo"})
+# The commands that touch no data, and hence need no installation.
+_LOOKING = frozenset({"down", "status", "engine_install"})
 _FOLDERS = ("run", "logs", "journal", "objects", "documents")
 
 
@@ -76,7 +78,12 @@ class Home:
         if not path.exists():
             made = {name: secrets.token_hex(32) for name in SECRET_NAMES}
             write_private(path, json.dumps(made, indent=1))
-        return read_texts(path, "restore it from a backup: keys and documents depend on it")
+        way_out = "restore it from a backup: keys and documents depend on it"
+        found = read_texts(path, way_out)
+        missing = [name for name in SECRET_NAMES if not found.get(name)]
+        if missing:
+            raise HomeDamaged(f"{path} has no {', '.join(missing)}; {way_out}.")
+        return found
 
 
 def read_texts(path: Path, way_out: str) -> dict[str, str]:
@@ -101,6 +108,8 @@ def fill_environment(command: str) -> None:
         found = home.secrets()
     elif home.environment.exists():
         found = read_texts(home.environment, "delete it; `make up` writes it again")
+    elif command in _LOOKING:
+        found = {"DJANGO_SETTINGS_MODULE": "controlplane.settings.dev"}
     else:
         found = {}
     for name, value in found.items():

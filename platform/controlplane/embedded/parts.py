@@ -30,7 +30,7 @@ class Installation:
     valkey: ValkeyServer | None
 
 
-def stack(installation: Installation, *, demo: bool, console: bool) -> Stack:
+def stack(installation: Installation, *, demo: bool, detached: bool) -> Stack:
     """The servers must be prepared: their sockets and passwords are part of the answer."""
     home, ports = installation.home, installation.ports
     environments = installation.environments
@@ -42,7 +42,7 @@ def stack(installation: Installation, *, demo: bool, console: bool) -> Stack:
         *_gateways(environments, ports),
         *_control_plane(environments, ports, home),
         _shipper(environments),
-        *_announcements(environments, ports, demo=demo),
+        _announcement(environments, ports, demo=demo, detached=detached),
     ]
     listeners = Listeners(
         host="127.0.0.1",
@@ -55,7 +55,7 @@ def stack(installation: Installation, *, demo: bool, console: bool) -> Stack:
         run=str(home.run),
         logs=str(home.logs),
         listeners=listeners,
-        console=console,
+        console=not detached,
     )
 
 
@@ -182,28 +182,19 @@ def _shipper(environments: Environments) -> Part:
     )
 
 
-def _announcements(environments: Environments, ports: Ports, *, demo: bool) -> list[Part]:
-    """What the person at the terminal is told, once each: where things are, when models answer."""
+def _announcement(environments: Environments, ports: Ports, *, demo: bool, detached: bool) -> Part:
+    """What the person at the terminal is told, once: where things are, and that models answer."""
     gateways = tuple(f"gateway-{index}" for index in range(ports.gateway_processes))
-    where = Part(
+    seed, elsewhere = ["--seed"] * demo, ["--detached"] * detached
+    return Part(
         name="announce",
-        argv=_manage("announce", *(["--seed"] if demo else [])),
+        argv=_manage("announce", *seed, *elsewhere),
         env=environments.control,
         cwd=str(PROJECT),
         needs=("web", "worker", "watch", *gateways),
         once=True,
         bare=True,
     )
-    when = Part(
-        name="models",
-        argv=_manage("announce", "--when-models-answer"),
-        env=environments.control,
-        cwd=str(PROJECT),
-        needs=("announce",),
-        once=True,
-        bare=True,
-    )
-    return [where, when] if demo else [where]
 
 
 def _manage(*words: str) -> tuple[str, ...]:

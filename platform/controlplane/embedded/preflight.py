@@ -37,8 +37,8 @@ def require_space(folder: Path, *, free_bytes: int | None = None) -> None:
 
 def require_ports(ports: Ports) -> None:
     """Raises the supervisor's ``PortTaken``. The supervisor asks again when it binds."""
-    for port in (ports.portal, ports.gateway, ports.metrics):
-        require_free("127.0.0.1", port)
+    for variable, port in ports.by_variable().items():
+        require_free("127.0.0.1", port, variable=variable)
 
 
 def provide_engine(say: Callable[[str], None], *, simulator: bool) -> None:

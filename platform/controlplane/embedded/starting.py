@@ -27,7 +27,7 @@ class Prepared:
 
 
 def prepare(
-    home: Home, given: Mapping[str, str], *, demo: bool, console: bool, simulator: bool
+    home: Home, given: Mapping[str, str], *, demo: bool, detached: bool, simulator: bool
 ) -> Prepared:
     """Make what is missing and write down what is to run.
 
@@ -37,7 +37,7 @@ def prepare(
     with claim(home.run):
         end_leftovers(home.run)
         installation = _installation(home, {**given, **_engine(simulator=simulator)})
-        described = stack(installation, demo=demo, console=console)
+        described = stack(installation, demo=demo, detached=detached)
         spec = home.run / SPEC_NAME
         write_private(spec, described.dump())
         whole = installation.environments.everything

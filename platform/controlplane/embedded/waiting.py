@@ -22,6 +22,7 @@ START_SECONDS = 180.0
 STOP_SECONDS = 120.0
 POLL_SECONDS = 0.1
 WORRYING_RESTARTS = 3
+LOG_LINES = 8
 
 Part = dict[str, Any]
 
@@ -43,23 +44,42 @@ def listed(home: Home) -> list[Part]:
 
 
 def wait_until_announced(home: Home, is_alive: Callable[[], bool]) -> Iterator[str]:
-    """Yield a line for each part that becomes ready, until the announcement is made.
+    """Yield a line for each part that becomes ready, and the announcement's as they are made.
 
     Raises ``NotStarted``, with the end of the log that explains it.
     """
     deadline = time.monotonic() + START_SECONDS
-    told: set[str] = set()
+    announced, told = NewLines(home.logs / "announce.log"), set[str]()
     while True:
-        parts = {part["name"]: part for part in listed(home)}
-        if not is_alive():
-            raise NotStarted(_explained("It ended while starting.", home.logs / "console.log"))
-        for name in [name for name in parts if _is_up(parts[name]) and name not in told]:
-            told.add(name)
-            yield f"{name} is up"
-        if "announce" in told:
+        alive, parts = is_alive(), {part["name"]: part for part in listed(home)}
+        new = [name for name in parts if _is_up(parts[name]) and name not in told]
+        told.update(new)
+        yield from (_told(parts[name]) for name in new if name != "announce")
+        yield from announced.read()
+        if "announce" in new:
             return
+        if not alive:
+            raise NotStarted(_explained("It ended while starting.", home.logs / "console.log"))
         _refuse_trouble(home, parts, late=time.monotonic() > deadline)
         time.sleep(POLL_SECONDS)
+
+
+class NewLines:
+    """What is written to the end of a file from now on, in whole lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = path.stat().st_size if path.exists() else 0
+
+    def read(self) -> list[str]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._seen)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._seen += len(whole) + len(end)
+        return (whole + end).decode(errors="replace").splitlines()
 
 
 def stop(home: Home) -> bool:
@@ -85,23 +105,30 @@ def stop(home: Home) -> bool:
 
 def _is_up(part: Part) -> bool:
     if part["once"]:
-        return bool(part["state"] in {"stopped", "failed"})
+        return bool(part["state"] == "stopped")
     return bool(part["state"] == "running")
 
 
+def _told(part: Part) -> str:
+    return f"{part['name']} is {'done' if part['once'] else 'up'}"
+
+
 def _refuse_trouble(home: Home, parts: dict[str, Part], *, late: bool) -> None:
+    """Engines come and go by themselves; how they are is said of the models."""
     for name, part in parts.items():
         log = home.logs / f"{name}.log"
-        if part["state"] == "failed" and name == "migrate":
+        if part["state"] == "failed":
             raise NotStarted(_explained(f"{name} failed ({part['last_exit']}).", log))
+        if part["ensured"]:
+            continue
         if part["restarts"] >= WORRYING_RESTARTS and part["state"] == "backoff":
-            raise NotStarted(_explained(f"{name} ends again and again ({part['last_exit']}).", log))
-        if late and not _is_up(part) and part["state"] != "waiting":
+            sentence = f"{name} ends again and again ({part['last_exit']})."
+            raise NotStarted(_explained(sentence, log, advice=part["advice"]))
+        if late and not _is_up(part) and part["state"] != "waiting" and name != "announce":
             seconds = f"{START_SECONDS:.0f} s"
             raise NotStarted(_explained(f"{name} is not ready after {seconds}.", log))
 
 
-def _explained(sentence: str, log: Path) -> str:
-    return "\n".join(
-        [f"{sentence} The end of {log}:", *(f"  {one}" for one in last_lines(log, 15))]
-    )
+def _explained(sentence: str, log: Path, *, advice: str = "") -> str:
+    lines = [f"{sentence} The end of {log}:", *(f"  {one}" for one in last_lines(log, LOG_LINES))]
+    return "\n".join([*lines, *filter(None, [advice])])

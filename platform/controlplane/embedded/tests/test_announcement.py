@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.embedded.announcement import Demo, DemoOrganization, announcement, curl
+from controlplane.embedded.announcement import (
+    Demo,
+    DemoOrganization,
+    Models,
+    announcement,
+    curl,
+)
 from controlplane.embedded.home import HomeDamaged
 
 ACME = DemoOrganization(
@@ -43,15 +49,55 @@ def test_the_curl_is_what_a_shell_understands() -> None:
     assert body["messages"][0]["content"] == "What's the way to return an item?"
 
 
-def test_everybody_s_login_is_told() -> None:
-    text = announcement(portal_url="http://portal", gateway_url="http://gateway", demo=DEMO)
+def announced(demo: Demo | None, models: Models, *, detached: bool = False) -> str:
+    return announcement(
+        portal_url="http://portal",
+        gateway_url="http://gateway",
+        demo=demo,
+        models=models,
+        detached=detached,
+    )
+
+
+def test_everybody_s_login_is_told_in_columns() -> None:
+    text = announced(DEMO, Models(deployed=2))
     for expected in ("http://portal", "http://gateway/v1", "pass-acme", "pass-globex", "operator@"):
         assert expected in text
+    logins = [line for line in text.splitlines() if "pass-" in line]
+    assert len({line.index("@") - len(line.split()[1].partition("@")[0]) for line in logins}) == 1
+    assert len({line.index("pass-") for line in logins}) == 1
+
+
+def test_a_curl_is_offered_once_models_answer() -> None:
+    text = announced(DEMO, Models(deployed=2))
+    assert "Ask Acme's model:" in text
+    assert "curl http://gateway" in text
+
+
+def test_a_model_that_does_not_answer_yet_says_why() -> None:
+    text = announced(DEMO, Models(deployed=2, trouble="Waiting for an engine to start."))
+    assert "does not answer yet: Waiting for an engine" in text
+    assert "Once it does:" in text
+
+
+def test_where_no_model_is_there_is_no_curl() -> None:
+    text = announced(DEMO, Models(trouble="the engine is not installed."))
+    assert "No model answers: the engine is not installed." in text
+    assert "curl" not in text
+
+
+def test_a_simulator_is_called_one() -> None:
+    assert "a simulator answers" in announced(DEMO, Models(deployed=2, simulated=True))
+
+
+def test_how_it_is_stopped_depends_on_where_it_runs() -> None:
+    assert "Ctrl-C stops everything" in announced(DEMO, Models(deployed=2))
+    assert "Ctrl-C" not in announced(DEMO, Models(deployed=2), detached=True)
+    assert "make down" in announced(DEMO, Models(deployed=2), detached=True)
 
 
 def test_an_empty_installation_says_how_to_begin() -> None:
-    text = announcement(portal_url="http://portal", gateway_url="http://gateway", demo=None)
-    assert "createsuperuser" in text
+    assert "createsuperuser" in announced(None, Models())
 
 
 def test_the_demo_is_read_from_its_file(tmp_path: Path) -> None:

@@ -105,3 +105,8 @@ def test_a_given_redis_brings_the_broker_along() -> None:
     assert given_redis(given) == given
     with pytest.raises(Invalid, match="set CELERY_BROKER_URL too"):
         given_redis({"REDIS_URL": "unix:///x"})
+
+
+def test_two_doors_on_one_port_are_refused() -> None:
+    with pytest.raises(Invalid, match="TESSERA_PORTAL_PORT and TESSERA_GATEWAY_PORT are both 81"):
+        Ports.named_by({"TESSERA_PORTAL_PORT": "81", "TESSERA_GATEWAY_PORT": "81"})

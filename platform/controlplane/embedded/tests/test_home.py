@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.embedded.home import SECRET_NAMES, Home, HomeDamaged, fill_environment
+from supervisor.errors import FolderUnusable
 
 
 def test_secrets_are_made_once_and_for_this_user_alone(tmp_path: Path) -> None:
@@ -36,6 +37,19 @@ def test_damaged_secrets_are_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "secrets.json").read_text() == "{half"
 
 
+def test_secrets_that_lack_one_are_refused_by_its_name(tmp_path: Path) -> None:
+    kept = dict.fromkeys(SECRET_NAMES, "x") | {"TESSERA_SALT_KEY": ""}
+    (tmp_path / "secrets.json").write_text(json.dumps(kept))
+    with pytest.raises(HomeDamaged, match=r"has no TESSERA_SALT_KEY; restore it from a backup"):
+        Home(tmp_path).secrets()
+
+
+def test_a_home_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(FolderUnusable, match="let TESSERA_HOME name a place"):
+        Home(tmp_path / "home").prepare()
+
+
 def test_a_home_too_deep_for_sockets_keeps_them_elsewhere(tmp_path: Path) -> None:
     home = Home(tmp_path / ("deep" * 30))
     assert len(str(home.run)) < 51
@@ -54,6 +68,16 @@ def test_only_a_command_that_starts_a_stack_makes_an_installation(
     assert not (tmp_path / "home").exists()
     fill_environment(starting)
     assert os.environ["SECRET_KEY"] == Home(tmp_path / "home").secrets()["SECRET_KEY"]
+
+
+@pytest.mark.parametrize("command", ["down", "status", "engine_install"])
+def test_commands_that_touch_no_data_need_no_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("TESSERA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+    fill_environment(command)
+    assert os.environ["DJANGO_SETTINGS_MODULE"] == "controlplane.settings.dev"
 
 
 def test_other_commands_take_what_the_last_start_filled_in(

@@ -35,7 +35,7 @@ def installation(folder: Path) -> Installation:
 
 
 def test_the_stack_is_one_that_the_supervisor_accepts(tmp_path: Path) -> None:
-    found = stack(installation(tmp_path), demo=True, console=True)
+    found = stack(installation(tmp_path), demo=True, detached=False)
     assert Stack.read(json.loads(found.dump())) == found
     assert [part.name for part in found.parts] == [
         "postgres",
@@ -49,15 +49,14 @@ def test_the_stack_is_one_that_the_supervisor_accepts(tmp_path: Path) -> None:
         "watch",
         "shipper",
         "announce",
-        "models",
     ]
 
 
 def test_a_server_that_somebody_else_runs_is_not_started(tmp_path: Path) -> None:
     given = dataclasses.replace(installation(tmp_path), postgres=None, valkey=None)
-    found = stack(given, demo=False, console=True)
+    found = stack(given, demo=False, detached=False)
     names = {part.name: part for part in found.parts}
-    assert not {"postgres", "valkey", "models"} & set(names)
+    assert not {"postgres", "valkey"} & set(names)
     assert names["migrate"].needs == ()
     assert "--seed" not in names["announce"].argv
 
@@ -65,5 +64,17 @@ def test_a_server_that_somebody_else_runs_is_not_started(tmp_path: Path) -> None
 def test_no_secret_stands_on_a_command_line(tmp_path: Path) -> None:
     given = installation(tmp_path)
     assert given.valkey is not None
-    for part in stack(given, demo=True, console=True).parts:
+    for part in stack(given, demo=True, detached=False).parts:
         assert given.valkey.password not in " ".join(part.argv)
+
+
+def test_in_the_background_the_announcement_speaks_of_the_background(tmp_path: Path) -> None:
+    found = stack(installation(tmp_path), demo=True, detached=True)
+    assert not found.console
+    assert found.parts[-1].argv[-2:] == ("--seed", "--detached")
+
+
+def test_a_server_whose_data_is_damaged_says_what_to_do(tmp_path: Path) -> None:
+    parts = {one.name: one for one in stack(installation(tmp_path), demo=True, detached=True).parts}
+    assert str(tmp_path / "postgres") in parts["postgres"].advice
+    assert str(tmp_path / "valkey") in parts["valkey"].advice

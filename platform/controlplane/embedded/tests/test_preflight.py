@@ -21,10 +21,11 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
         require_space(tmp_path, free_bytes=12_000_000)
 
 
-def test_a_taken_port_is_named() -> None:
+def test_a_taken_port_is_named_with_its_variable() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        with pytest.raises(PortTaken, match=f"Port {taken} on 127.0.0.1 is taken"):
+        sentence = f"Port {taken} on 127.0.0.1 is taken.*TESSERA_PORTAL_PORT={taken + 1}"
+        with pytest.raises(PortTaken, match=sentence):
             require_ports(Ports(portal=taken, gateway=1, metrics=1, gateway_processes=1))

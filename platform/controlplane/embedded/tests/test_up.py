@@ -48,7 +48,7 @@ def test_up_status_and_down(installation: Installation) -> None:
     assert "This stack is running already" in again.stderr
 
     everything = tree(parts["supervisor"]["pid"])
-    assert installation.manage("down").stdout.strip() == "Stopped."
+    assert installation.manage("down").stdout.splitlines()[-1] == "Stopped."
     assert gone(everything)
     assert installation.manage("down").stdout.strip() == "Nothing is running."
     assert installation.manage("status").returncode == 3
@@ -105,6 +105,10 @@ def test_what_is_wrong_is_one_sentence(installation: Installation) -> None:
         assert f"Port {taken} on 127.0.0.1 is taken by another program." in refusal(installation)
 
     installation.environment["TESSERA_PORTAL_PORT"] = str(installation.portal_port)
+    installation.environment["TESSERA_GATEWAY_PORT"] = str(installation.portal_port)
+    assert "TESSERA_PORTAL_PORT and TESSERA_GATEWAY_PORT are both" in refusal(installation)
+
+    installation.environment["TESSERA_GATEWAY_PORT"] = str(installation.gateway_port)
     (installation.home / "postgres" / "data").mkdir(parents=True)
     assert "is not a whole PostgreSQL data folder" in refusal(installation)
 

@@ -8,71 +8,72 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management import call_command, get_commands
-from django.core.management.base import BaseCommand
+from django.core.management import call_command
+from django.utils import timezone
 
-from controlplane.embedded.announcement import Demo, announcement
+from controlplane.embedded.announcement import Demo, Models, announcement
 from controlplane.embedded.home import Home
+from controlplane.engine.environment import engine_python
+from controlplane.management.plain import PlainCommand
+from controlplane.readiness import Readiness, readiness
 from kernel.errors import DomainError
-from serving.models import Deployment
-from tenants.scope import platform_scope
 
-MODELS_SECONDS = 600.0
-POLL_SECONDS = 1.0
+LOADING_SECONDS = 300.0
+POLL_SECONDS = 0.5
+NOT_INSTALLED = (
+    "the engine is not installed here; the lines above say why. `make up SIMULATOR=1` starts a "
+    "stand-in for it."
+)
+NOT_DEPLOYED = "the demo's models are not deployed; the lines above say why."
+LOADING = "The models are being loaded, which takes half a minute or so."
 
 
-class Command(BaseCommand):
+class Command(PlainCommand):
     help = "Print where the running stack is and who may sign in."
-    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--seed", action="store_true", help="make the demo where it is missing")
         parser.add_argument(
-            "--when-models-answer", action="store_true", help="wait for deployments, say so, end"
+            "--seed", action="store_true", help="make the demo where it is missing, and wait for it"
         )
+        parser.add_argument("--detached", action="store_true", help="the terminal is elsewhere")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        if options["when_models_answer"]:
-            self._tell_when_models_answer()
-            return
         if options["seed"]:
             self._seed()
-        home = Home.named_by(os.environ)
-        self.stdout.write(
+        demo = Demo.load(Home.named_by(os.environ).demo)
+        self.say(
             announcement(
                 portal_url=settings.TESSERA_PORTAL_URL,
                 gateway_url=settings.TESSERA_GATEWAY_URL,
-                demo=Demo.load(home.demo),
+                demo=demo,
+                models=self._models(demo, patient=options["seed"]) if demo else Models(),
+                detached=options["detached"],
             )
         )
 
     def _seed(self) -> None:
         """A demo that cannot be made is no reason to say nothing about the rest."""
-        if "demo_seed" not in get_commands():
-            self.stdout.write("This version brings no demo organizations.")
-            return
         try:
             call_command("demo_seed", stdout=self.stdout)
         except DomainError as error:
-            self.stdout.write(f"The demo organizations could not be made: {error.message}")
+            self.say(f"The demo organizations could not be made: {error.message}")
 
-    def _tell_when_models_answer(self) -> None:
-        begun = time.monotonic()
-        while time.monotonic() < begun + MODELS_SECONDS:
-            waiting, ready = _deployments()
-            if not waiting:
-                seconds = time.monotonic() - begun
-                if ready:
-                    self.stdout.write(f"{ready} models answer, {seconds:.0f} s after the portal.")
-                return
+    def _models(self, demo: Demo, *, patient: bool) -> Models:
+        if not settings.TESSERA_SIMULATOR and engine_python() is None:
+            return Models(trouble=NOT_INSTALLED)
+        found = self._awaited(demo) if patient else readiness(demo, since=timezone.now())
+        return Models(
+            deployed=found.deployed,
+            trouble=found.trouble if found.deployed else NOT_DEPLOYED,
+            simulated=settings.TESSERA_SIMULATOR,
+        )
+
+    def _awaited(self, demo: Demo) -> Readiness:
+        begun, deadline = timezone.now(), time.monotonic() + LOADING_SECONDS
+        found = readiness(demo, since=begun)
+        if not found.is_settled:
+            self.say(f"The portal answers at {settings.TESSERA_PORTAL_URL}. {LOADING}")
+        while not found.is_settled and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        self.stdout.write("Not every model answers yet; the portal and `make status` say why.")
-
-
-def _deployments() -> tuple[int, int]:
-    """How many are on their way, and how many are ready."""
-    with platform_scope():
-        wanted = Deployment.objects.filter(wanted="running")
-        return wanted.exclude(status__in=("ready", "failed")).count(), wanted.filter(
-            status="ready"
-        ).count()
+            found = readiness(demo, since=begun)
+        return found

@@ -9,18 +9,18 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from controlplane.embedded.home import Home
 from controlplane.embedded.status import rows, table
+from controlplane.management.plain import PlainCommand
 
 NOT_RUNNING = 3
 NOT_WELL = 1
 
 
-class Command(BaseCommand):
+class Command(PlainCommand):
     help = "Show the parts that run on this machine."
-    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="one JSON object, for programs")

@@ -9,21 +9,18 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-
 from controlplane.embedded.environment import Ports
 from controlplane.embedded.home import Home
 from controlplane.embedded.preflight import provide_engine, require_ports, require_space
 from controlplane.embedded.starting import Prepared, prepare
-from controlplane.embedded.waiting import wait_until_announced
-from kernel.errors import DomainError
-from supervisor.errors import StackRunning, SupervisorError
+from controlplane.embedded.waiting import NotStarted, stop, wait_until_announced
+from controlplane.management.plain import PlainCommand
+from supervisor.errors import StackRunning
 from supervisor.leftovers import running_supervisor
 
 
-class Command(BaseCommand):
+class Command(PlainCommand):
     help = "Start everything on this machine, and keep it running until Ctrl-C."
-    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--detach", action="store_true", help="go on in the background")
@@ -33,20 +30,18 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        try:
-            self._start(**{name: options[name] for name in ("detach", "empty", "simulator")})
-        except (DomainError, SupervisorError) as error:
-            raise CommandError(str(error)) from None
-
-    def _start(self, *, detach: bool, empty: bool, simulator: bool) -> None:
-        home = Home.named_by(os.environ)
+        home, detach = Home.named_by(os.environ), options["detach"]
         _require_none_running(home)
         require_space(home.folder)
         require_ports(Ports.named_by(os.environ))
-        provide_engine(self._say, simulator=simulator)
-        self._say(f"Starting in {home.folder}")
+        provide_engine(self.say, simulator=options["simulator"])
+        self.say(f"Starting in {home.folder}")
         prepared = prepare(
-            home, os.environ, demo=not empty, console=not detach, simulator=simulator
+            home,
+            os.environ,
+            demo=not options["empty"],
+            detached=detach,
+            simulator=options["simulator"],
         )
         if detach:
             self._follow(home, prepared)
@@ -54,17 +49,16 @@ class Command(BaseCommand):
             _become_supervisor(prepared)
 
     def _follow(self, home: Home, prepared: Prepared) -> None:
-        announced = home.logs / "announce.log"
-        before = announced.stat().st_size if announced.exists() else 0
+        """A start that fails leaves nothing running; one that is no longer watched goes on."""
         process = _supervisor_in_background(prepared, home.logs / "console.log")
-        for line in wait_until_announced(home, lambda: process.poll() is None):
-            self._say(line)
-        self._say(announced.read_bytes()[before:].decode(errors="replace"))
-        self._say("`make status` shows the parts, `make down` stops them.")
-
-    def _say(self, text: str) -> None:
-        self.stdout.write(text)
-        self.stdout.flush()
+        try:
+            for line in wait_until_announced(home, lambda: process.poll() is None):
+                self.say(line)
+        except NotStarted:
+            stop(home)
+            raise
+        except KeyboardInterrupt:
+            self.say("It goes on in the background: `make status` shows it, `make down` stops it.")
 
 
 def _require_none_running(home: Home) -> None:
