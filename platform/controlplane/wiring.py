@@ -27,6 +27,7 @@ def local_runtime() -> LocalRuntime:
         LocalSettings(
             supervisor_socket=Path(settings.TESSERA_SUPERVISOR_SOCKET),
             home=Path(settings.TESSERA_HOME),
+            run=Path(settings.TESSERA_RUN),
             control_url=settings.TESSERA_CONTROL_URL,
             engine_secret=bytes.fromhex(settings.TESSERA_ENGINE_KEY),
             engine_python=engine_python(),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +14,7 @@ from kernel.ids import ulid
 PLACEHOLDER = "{incarnation}"
 ENGINE_SOCKETS = "[0-9]*.sock"  # incarnations begin with a digit; other sockets lie beside them
 LONGEST_SOCKET_PATH = 107  # bytes; the kernel's limit for a Unix socket's name
+LONGEST_OWN_NAME = 37  # of the sockets that vLLM makes for itself: a slash and a UUID
 
 
 def launch(run_dir: Path, command: list[str]) -> NoReturn:
@@ -23,12 +26,26 @@ def launch(run_dir: Path, command: list[str]) -> NoReturn:
     require_room_for(socket_path(run_dir, incarnation))
     for old in run_dir.glob(ENGINE_SOCKETS):
         old.unlink(missing_ok=True)
+    os.environ["TMPDIR"] = str(fresh_temporary_folder(run_dir))
     announce(run_dir, incarnation)
     arguments = [argument.replace(PLACEHOLDER, incarnation) for argument in command]
     try:
         os.execvp(arguments[0], arguments)  # noqa: S606 - a list of arguments, no shell
     except OSError as error:
         sys.exit(f"The engine cannot be started: {arguments[0]}: {error.strerror}.")
+
+
+def fresh_temporary_folder(run_dir: Path) -> Path:
+    """The engine's processes talk over sockets that they leave behind: here, until the next start.
+
+    Where the path has no room for those, the system's folder stays in use.
+    """
+    folder = run_dir / "tmp"
+    if len(os.fsencode(folder)) + LONGEST_OWN_NAME > LONGEST_SOCKET_PATH:
+        return Path(tempfile.gettempdir())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def socket_path(run_dir: Path, incarnation: str) -> Path:

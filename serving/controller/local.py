@@ -41,11 +41,13 @@ _STATES = {
 class LocalSettings:
     """``engine_python`` is the Python of the engine's own environment; none means not installed.
 
+    ``run`` is the folder for sockets and tokens, which may lie elsewhere than in ``home``.
     With ``simulator`` a stand-in runs in the engine's place.
     """
 
     supervisor_socket: Path
     home: Path
+    run: Path
     control_url: str
     engine_secret: bytes
     engine_python: Path | None
@@ -102,6 +104,7 @@ class LocalRuntime:
             health=Health.http(f"unix:{self._run_dir(replica)}/{ENGINE_SOCKETS}", "/health"),
             stop_seconds=_ENGINE_STOP_SECONDS,
             all_for_one=True,
+            quiet=True,
         )
         agent = Part(
             name=f"agent-{replica}",
@@ -141,7 +144,7 @@ class LocalRuntime:
     def _run_dir(self, replica: str) -> Path:
         """Short, because a Unix socket's path ends at 107 bytes."""
         name = hashlib.sha256(replica.encode()).hexdigest()[:10]
-        return self._settings.home / "run" / "e" / name
+        return self._settings.run / "e" / name
 
     def _write_token(self, replica: str) -> None:
         folder = self._run_dir(replica)
@@ -167,6 +170,8 @@ _ENGINE_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
+    # Once requests are drained the worker only has to go: seconds of patience gain nothing.
+    "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS": "1",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,23 @@ def test_the_run_folder_is_private_and_old_sockets_go(run_dir: Path) -> None:
     launched(run_dir, sys.executable, "-c", "pass")
     assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
     assert [path.name for path in run_dir.glob("*.sock")] == ["metrics.sock"]
+
+
+def test_temporary_files_lie_in_the_run_folder_until_the_next_start(run_dir: Path) -> None:
+    leave = "import os, tempfile; print(tempfile.mkstemp()[1])"
+    first = Path(launched(run_dir, sys.executable, "-c", leave).stdout.strip())
+    assert first.parent == run_dir / "tmp"
+    assert stat.S_IMODE(first.parent.stat().st_mode) == 0o700
+    launched(run_dir, sys.executable, "-c", "pass")
+    assert not first.exists()
+
+
+def test_temporary_files_lie_elsewhere_where_a_socket_s_name_would_be_too_long() -> None:
+    show = "import tempfile; print(tempfile.gettempdir())"
+    with tempfile.TemporaryDirectory() as folder:
+        as_deep_as_may_be = Path(folder) / ("x" * (74 - len(folder)))
+        ended = launched(as_deep_as_may_be, sys.executable, "-c", show)
+    assert ended.stdout.strip() == tempfile.gettempdir()
 
 
 def test_a_command_that_is_not_there_is_said_so(run_dir: Path) -> None:

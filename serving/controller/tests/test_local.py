@@ -50,6 +50,7 @@ SPEC = EngineSpec(
 def runtime(
     folder: Path,
     *,
+    run: Path | None = None,
     control_url: str = "http://127.0.0.1:9",
     engine_python: Path | None = None,
     simulator: bool = True,
@@ -58,6 +59,7 @@ def runtime(
         LocalSettings(
             supervisor_socket=folder / "run" / "supervisor.sock",
             home=folder,
+            run=run or folder / "run",
             control_url=control_url,
             engine_secret=SECRET,
             engine_python=engine_python,
@@ -125,6 +127,13 @@ def test_no_secret_stands_in_a_command_line(tmp_path: Path) -> None:
     for item in rendered(runtime(tmp_path)).values():
         assert not any(key in word or SECRET.hex() in word for word in item.content["argv"])
         assert item.content["env"]["VLLM_API_KEY"] == key
+
+
+def test_sockets_lie_where_there_is_room_for_their_names(tmp_path: Path) -> None:
+    local = runtime(tmp_path / "deep", run=tmp_path / "run")
+    engine = rendered(local)["engine-tiny-0"].content
+    assert engine["health"]["address"].startswith(f"unix:{tmp_path / 'run'}/e/")
+    assert engine["quiet"], "its start alone is a hundred lines"
 
 
 def test_rendering_again_is_the_same(tmp_path: Path) -> None:
