@@ -22,7 +22,7 @@ import msgspec
 
 from kernel.errors import Invalid
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 READABLE_VERSIONS = frozenset({CONTRACT_VERSION - 1, CONTRACT_VERSION})
 
 Kind = Literal["routes", "endpoints"]
@@ -37,6 +37,15 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int
     default_output_tokens: int
     slots_per_replica: int
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token of each class costs, in nano-USD. ``version`` names the row for ever."""
+
+    version: str
+    input: int
+    cached_input: int
+    output: int
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +71,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     rollout: str | None = None
     subject: str = "key"  # what a sticky choice is hashed on
     hash_salt: str = ""
+    price: Price | None = None  # without one nothing is served: what it costs cannot be held
 
 
 class RoutesDocument(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,9 +11,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_RATES_SINCE = 2  # the first schema with rates
+_DAY_MICROS = 86_400 * 1_000_000
 
 
 class Completeness(StrEnum):
@@ -59,12 +63,70 @@ class UsageFact:
     tier: str = "standard"
     finish_reason: str = ""  # why the answer ended, or the error code where it failed
     price_version: str | None = None
+    rates: Mapping[str, int] = field(default_factory=dict)  # nano-USD per unit of each class
     schema_version: int = field(default=SCHEMA_VERSION)
 
+    def cost_nano(self) -> int:
+        """What the fact costs in nano-USD, by the rates that were fixed at admission."""
+        return cost_nano(self.quantities, self.rates) if self.billable else 0
+
     def fact_hash(self) -> str:
-        """SHA-256 over the canonical JSON of all fields, hexadecimal."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        """SHA-256 over the canonical JSON of all fields of its schema version, hexadecimal."""
+        fields = asdict(self)
+        if self.schema_version < _RATES_SINCE:
+            del fields["rates"]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def cost_nano(quantities: Mapping[str, int], rates: Mapping[str, int]) -> int:
+    """Nano-USD: every class by its rate; input that came from the cache by the cache's alone."""
+    if not rates:
+        return 0
+    total = sum(count * rates.get(name, 0) for name, count in quantities.items())
+    return total - quantities.get("cached_input", 0) * rates.get("input", 0)
+
+
+def balance_account(organization: str) -> str:
+    """The account that an organization pays from in advance."""
+    return f"org:{organization}"
+
+
+def organization_account(organization: str, month: str) -> str:
+    """The account of what an organization spends in a month; ``month`` as ``usage_month`` says."""
+    return f"org:{organization}:{month}"
+
+
+def project_account(project: str, month: str) -> str:
+    """The account that a project's monthly budget bounds."""
+    return f"project:{project}:{month}"
+
+
+def key_account(key: str, month: str) -> str:
+    """The account that a key's monthly budget bounds."""
+    return f"key:{key}:{month}"
+
+
+def usage_month(occurred_at: int) -> str:
+    """``YYYYMM`` in UTC of an instant in microseconds since the epoch."""
+    return _month(occurred_at // _DAY_MICROS)
+
+
+def accounts_of(fact: UsageFact) -> tuple[str, ...]:
+    """Every account that a fact's cost is booked on: the balance, and three monthly ones."""
+    month = usage_month(fact.occurred_at)
+    return (
+        balance_account(fact.organization),
+        organization_account(fact.organization, month),
+        project_account(fact.project, month),
+        key_account(fact.key, month),
+    )
+
+
+@lru_cache(maxsize=64)
+def _month(day: int) -> str:
+    instant = datetime.fromtimestamp(day * _DAY_MICROS / 1_000_000, UTC)
+    return f"{instant.year:04d}{instant.month:02d}"
 
 
 RecordUsage = Callable[[UsageFact], None]

@@ -19,7 +19,7 @@ import msgspec
 from kernel.clock import Clock, micros, wall
 from serving.admission.keys import admission_prefix
 from serving.admission.link import RedisDown, RedisRefused
-from serving.admission.values import AdmissionRequest, Grant, Refusal
+from serving.admission.values import AdmissionRequest, Grant, Queued, Reason, Refusal, Used
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Admission:
     def held(self) -> int:
         return len(self._held)
 
-    async def admit(self, request: AdmissionRequest) -> Grant | Refusal:
+    async def admit(self, request: AdmissionRequest) -> Grant | Refusal | Queued:
         """All or nothing. Whoever gets a grant settles it exactly once, whatever happens."""
         operation = ["admit", request.grant_id, request.pool, request.slots, _LEASE_MS]
         answer = self._enqueue(operation)
@@ -74,10 +74,13 @@ class Admission:
             raise
         if not taken:
             reason, retry_ms = why
-            return Refusal(reason=reason.decode(), retry_after_seconds=retry_ms / 1000)
+            return Refusal(reason=Reason(reason.decode()), retry_after_seconds=retry_ms / 1000)
         return self._hold(request, is_local=False)
 
-    def settle(self, grant: Grant) -> None:
+    def shrink(self, grant: Grant, input_tokens: int) -> None:
+        """The prompt is counted: give back what the upper bound held too much."""
+
+    def settle(self, grant: Grant, used: Used) -> None:
         """Give the slot back. Does not wait: the lease covers what is lost on the way."""
         if self._held.pop(grant.grant_id, None) is None:
             return
@@ -106,6 +109,7 @@ class Admission:
             grant_id=request.grant_id,
             pool=request.pool,
             at=micros(self._clock()) + self._offset,
+            output_tokens=request.demand.output_tokens,
             is_local=is_local,
         )
         self._held[grant.grant_id] = grant
@@ -116,7 +120,7 @@ class Admission:
         share = max(1, request.slots // self._processes) if request.slots else 0
         if self._held_per_pool[request.pool] >= share:
             self.local_refusals += 1
-            return Refusal(reason="pool_full_local", retry_after_seconds=1.0)
+            return Refusal(reason=Reason.POOL_FULL, retry_after_seconds=1.0)
         self.local_admissions += 1
         return self._hold(request, is_local=True)
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kernel.clock import Clock, monotonic
+from kernel.clock import Clock, monotonic, wall
 from kernel.usage import Completeness, UsageFact
 from serving.admission.values import Grant
 from serving.gateway import asking, hold, settle
@@ -72,6 +72,7 @@ class Call:
     line: Line
     started_at: float
     account: Account
+    grant: Grant
     limit: int | None = None
     tried: set[str] = field(default_factory=set)
 
@@ -101,6 +102,7 @@ class Exchange:
     salt_key: bytes
     timeouts: Timeouts
     clock: Clock = monotonic
+    wall_clock: Clock = wall
 
     async def identify(self, authorization: bytes | None, line: Line) -> Known:
         known = await self.who.identify(authorization)
@@ -118,10 +120,20 @@ class Exchange:
         target = directory.target(known.principal, wanted.model)
         line.model, line.is_stream = wanted.model, wanted.is_stream
         event_id = line.request_id.removeprefix("req_")
-        grant = await hold.take(
-            self.admission, target, grant_id=event_id, slots=directory.slots(target.pool.id)
+        limit = asking.output_limit(wanted.limit, target)
+        request = hold.admission_request(
+            known.principal,
+            wanted,
+            target,
+            grant_id=event_id,
+            slots=directory.slots(target.pool.id),
+            limit=limit,
+            now=self.wall_clock(),
         )
+        grant = await hold.take(self.admission, request, model=wanted.model)
+        used = settle.UNUSED
         try:
+            account = self._open_account(known, wanted, target, event_id, grant)
             call = Call(
                 known=known,
                 wanted=wanted,
@@ -130,16 +142,21 @@ class Exchange:
                 reply=reply,
                 line=line,
                 started_at=started_at,
-                account=self._open_account(known, wanted, target, event_id, grant),
-                limit=asking.output_limit(wanted.limit, target),
+                account=account,
+                grant=grant,
+                limit=hold.granted_limit(limit, request, grant),
             )
-            await self._accounted(call)
+            try:
+                await self._accounted(call)
+            finally:
+                used = account.used
         finally:
-            self.admission.settle(grant)
+            self.admission.settle(grant, used)
 
     def _open_account(
         self, known: Known, wanted: Wanted, target: Target, event_id: str, grant: Grant
     ) -> Account:
+        price = target.route.price or hold.FREE
         draft = UsageFact(
             event_id=event_id,
             occurred_at=grant.at,
@@ -155,6 +172,9 @@ class Exchange:
             arm=target.arm.arm,
             pool=target.pool.id,
             cluster=target.pool.cluster,
+            tier=known.principal.tier,
+            price_version=price.version or None,
+            rates=settle.rates(price),
         )
         return Account(self.journal, draft, Meter(choices_per_prompt=wanted.choices))
 
@@ -360,6 +380,8 @@ class Exchange:
         seconds = self.clock() - call.started_at
         call.line.first_byte_ms = round(seconds * 1000, 3)
         self.metrics.observe("tessera_gateway_first_token_seconds", seconds)
+        if call.wanted.is_stream and call.meter.has_counts:
+            self.admission.shrink(call.grant, call.meter.quantities()["input"])
 
     def _count(self, call: Call) -> None:
         self.metrics.count("tessera_gateway_endings_total", "ending", call.line.ending)

@@ -196,8 +196,9 @@ class Wanted:
     limit: int | None  # of output tokens per choice; None where the client said nothing
     choices: int  # per prompt
     prompts: int
-    prompt_bytes: int  # an upper bound of the prompt's tokens
+    prompt_bytes: int  # of the whole body; tokens of the prompt are fewer
     rest: bytes
+    has_tools: bool = False
 
 
 def parse_chat(body: bytes) -> Wanted:
@@ -210,7 +211,9 @@ def parse_chat(body: bytes) -> Wanted:
         check_response_format(chat.response_format)
     limit = chat.max_completion_tokens or chat.max_tokens
     chat.max_completion_tokens = UNSET
-    return _wanted("/v1/chat/completions", chat, limit, prompts=1, prompt_bytes=len(body))
+    wanted = _wanted("/v1/chat/completions", chat, limit, prompts=1, prompt_bytes=len(body))
+    wanted.has_tools = bool(chat.tools)
+    return wanted
 
 
 def parse_completion(body: bytes) -> Wanted:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import psycopg
@@ -41,6 +41,26 @@ return 1
 """
 
 
+Tier = Literal["premium", "standard", "free"]
+Billing = Literal["prepaid", "postpaid"]
+LimitScope = Literal["organization", "project", "key"]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one organization, project or key may use. None: not limited here.
+
+    ``budget_nano`` is nano-USD in a calendar month (UTC): hard for a project and a key; for an
+    organization that pays afterwards soft, that is, a call may still start while any of it is left.
+    """
+
+    scope: LimitScope
+    id: str
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    budget_nano: int | None = None
+
+
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Who a key speaks for and what it may do, as PostgreSQL had it at one instant."""
 
@@ -53,6 +73,10 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     active: bool
     expires_at: float | None
+    tier: Tier = "standard"
+    weight: int = 1  # the share within its tier, beside the weights of others
+    billing: Billing = "postpaid"
+    limits: tuple[Limits, ...] = ()
 
 
 class Copy(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from kernel.usage import Completeness, UsageFact
-from serving.contracts import Endpoint
+from serving.admission.values import Used
+from serving.contracts import Endpoint, Price
 from serving.gateway.stream import Meter
 
 _BYTES_PER_TOKEN = 4  # a guess for the intent only: what a death without any count books
 NOTHING: Mapping[str, int] = {"input": 0, "cached_input": 0, "output": 0}
+UNUSED = Used(input_tokens=0, output_tokens=0, cost_nano=0)
 
 
 class Journal(Protocol):
@@ -33,6 +36,14 @@ class Ending:
 def prompt_estimate(prompt_bytes: int) -> dict[str, int]:
     tokens = max(1, prompt_bytes // _BYTES_PER_TOKEN)
     return {"input": tokens, "cached_input": 0, "output": 0}
+
+
+@lru_cache(maxsize=4096)
+def rates(price: Price) -> Mapping[str, int]:
+    """Nano-USD per token of each class, as a fact carries them; {} where nothing is charged."""
+    if not price.version:
+        return {}
+    return {"input": price.input, "cached_input": price.cached_input, "output": price.output}
 
 
 def finished(meter: Meter, estimate: Mapping[str, int]) -> Ending:
@@ -78,12 +89,13 @@ def failed(meter: Meter, reason: str) -> Ending:
 class Account:
     """The intent is written when this is made (raises ``JournalFull``); ``close`` settles, once."""
 
-    __slots__ = ("_checkpointed", "_draft", "_endpoint", "_journal", "is_closed", "meter")
+    __slots__ = ("_checkpointed", "_draft", "_endpoint", "_journal", "is_closed", "meter", "used")
 
     def __init__(self, journal: Journal, draft: UsageFact, meter: Meter) -> None:
         journal.intent(draft)
         self.meter = meter
         self.is_closed = False
+        self.used = UNUSED  # what admission has to book; known once it is closed
         self._journal = journal
         self._draft = draft
         self._endpoint: Endpoint | None = None
@@ -116,7 +128,13 @@ class Account:
         if self.is_closed:
             return False
         self.is_closed = True
-        self._journal.settle(_fact(self._draft, self._endpoint, ending))
+        fact = _fact(self._draft, self._endpoint, ending)
+        self._journal.settle(fact)
+        self.used = Used(
+            input_tokens=ending.quantities["input"],
+            output_tokens=ending.quantities["output"],
+            cost_nano=fact.cost_nano(),
+        )
         return True
 
 
@@ -157,5 +175,8 @@ def _fact(draft: UsageFact, endpoint: Endpoint | None, ending: Ending) -> UsageF
         replica=endpoint.replica if endpoint else "",
         incarnation=endpoint.incarnation if endpoint else "",
         cluster=draft.cluster,
+        tier=draft.tier,
         finish_reason=ending.finish_reason,
+        price_version=draft.price_version,
+        rates=draft.rates,
     )

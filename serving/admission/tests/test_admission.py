@@ -11,8 +11,9 @@ import redis
 
 from serving.admission.client import Admission
 from serving.admission.link import RedisDown, RedisLink
-from serving.admission.values import AdmissionRequest, Grant, Refusal
+from serving.admission.values import AdmissionRequest, Demand, Grant, Reason, Refusal, Used
 
+USED = Used(input_tokens=0, output_tokens=0, cost_nano=0)
 SLOTS = "tessera:admission:cell:slots:pool"
 
 
@@ -49,7 +50,14 @@ def admission(redis_calls: Counting) -> Admission:
 
 
 def request(number: int, *, slots: int = 3, pool: str = "pool") -> AdmissionRequest:
-    return AdmissionRequest(grant_id=f"grant-{number}", pool=pool, slots=slots)
+    return AdmissionRequest(
+        grant_id=f"grant-{number}",
+        pool=pool,
+        slots=slots,
+        demand=Demand(input_tokens=10, output_tokens=20, choices=1, input_nano=0, output_nano=0),
+        subjects=(),
+        tenant="acme",
+    )
 
 
 async def test_slots_are_granted_up_to_their_number_and_again_when_given_back(
@@ -57,9 +65,9 @@ async def test_slots_are_granted_up_to_their_number_and_again_when_given_back(
 ) -> None:
     answers = [await admission.admit(request(n)) for n in range(4)]
     assert [isinstance(answer, Grant) for answer in answers] == [True, True, True, False]
-    assert answers[3] == Refusal(reason="pool_full", retry_after_seconds=1.0)
+    assert answers[3] == Refusal(reason=Reason.POOL_FULL, retry_after_seconds=1.0)
     assert isinstance(answers[0], Grant)
-    admission.settle(answers[0])
+    admission.settle(answers[0], USED)
     assert isinstance(await admission.admit(request(5)), Grant)
 
 
@@ -90,8 +98,8 @@ async def test_settling_twice_gives_back_once(
     one = await admission.admit(request(1))
     await admission.admit(request(2))
     assert isinstance(one, Grant)
-    admission.settle(one)
-    admission.settle(one)
+    admission.settle(one, USED)
+    admission.settle(one, USED)
     await admission.flush()
     assert redis_client.zcard(SLOTS) == 1
     assert admission.held == 1
@@ -107,7 +115,7 @@ async def test_a_caller_who_leaves_while_waiting_takes_nothing_along(
         asking.cancel()
         answer = (await asyncio.gather(asking, return_exceptions=True))[0]
         if isinstance(answer, Grant):
-            admission.settle(answer)
+            admission.settle(answer, USED)
     await admission.flush()
     assert redis_client.zcard(SLOTS) == 0
 
@@ -155,11 +163,11 @@ async def test_without_redis_each_process_grants_its_own_share_and_counts(
     finally:
         redis_client.config_set("min-replicas-to-write", 0)
     assert [isinstance(answer, Grant) for answer in answers] == [True, True, True, False]
-    assert answers[3] == Refusal(reason="pool_full_local", retry_after_seconds=1.0)
+    assert answers[3] == Refusal(reason=Reason.POOL_FULL, retry_after_seconds=1.0)
     assert (admission.local_admissions, admission.local_refusals) == (3, 1)
     assert isinstance(answers[0], Grant)
     assert answers[0].is_local
-    admission.settle(answers[0])
+    admission.settle(answers[0], USED)
     assert isinstance(await admission.admit(request(9, slots=6)), Grant)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kernel.errors import Unavailable
 from kernel.usage import UsageFact
-from serving.admission.values import AdmissionRequest, Grant, Refusal
+from serving.admission.values import AdmissionRequest, Grant, Reason, Refusal, Used
 from serving.gateway.access import Line
 from serving.gateway.answers import OpenStreams
 from serving.gateway.asking import engine_body, output_limit
@@ -63,11 +63,23 @@ class Admission:
     async def admit(self, request: AdmissionRequest) -> Grant | Refusal:
         if self.answer is not None:
             return self.answer
-        self.held.append(Grant(grant_id=request.grant_id, pool=request.pool, at=1))
+        self.held.append(_grant(request))
         return self.held[-1]
 
-    def settle(self, grant: Grant) -> None:
+    def shrink(self, grant: Grant, input_tokens: int) -> None:
+        raise AssertionError("nothing was counted")
+
+    def settle(self, grant: Grant, used: Used) -> None:
         self.held.remove(grant)
+
+
+def _grant(request: AdmissionRequest) -> Grant:
+    return Grant(
+        grant_id=request.grant_id,
+        pool=request.pool,
+        at=1,
+        output_tokens=request.demand.output_tokens,
+    )
 
 
 def exchange(journal: Journal, admission: Admission) -> Exchange:
@@ -113,7 +125,7 @@ async def test_a_full_journal_is_a_503_and_the_slot_goes_back() -> None:
 
 async def test_no_slot_is_a_503_with_the_scripts_reason_and_writes_nothing() -> None:
     journal = Journal()
-    refusal = Refusal(reason="pool_full", retry_after_seconds=3)
+    refusal = Refusal(reason=Reason.POOL_FULL, retry_after_seconds=3)
     with pytest.raises(Busy) as caught:
         await infer(exchange(journal, Admission(refusal)))
     assert (caught.value.code, caught.value.retry_after_seconds) == ("pool_full", 3)

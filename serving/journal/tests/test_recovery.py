@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel.clock import wall
-from kernel.usage import Completeness, UsageFact
+from kernel.usage import SCHEMA_VERSION, Completeness, UsageFact
 from serving.journal.record import (
     Record,
     RecordKind,
@@ -102,8 +102,8 @@ def test_a_record_that_makes_no_sense_hides_no_other() -> None:
 def test_a_later_format_or_schema_waits_for_a_later_shipper() -> None:
     with pytest.raises(UpgradeNeeded, match="format 2"):
         settle_open([record(RecordKind.CHECKPOINT, b"", version=2)])
-    with pytest.raises(UpgradeNeeded, match="schema 2"):
-        settle_open([opened(replace(INTENT, schema_version=2))])
+    with pytest.raises(UpgradeNeeded, match=f"schema {SCHEMA_VERSION + 1}"):
+        settle_open([opened(replace(INTENT, schema_version=SCHEMA_VERSION + 1))])
 
 
 def dead_journal(journal: Path) -> tuple[Path, list[UsageFact], list[UsageFact]]:

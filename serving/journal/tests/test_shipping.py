@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kernel.clock import micros, wall
-from kernel.usage import UsageFact
+from kernel.usage import SCHEMA_VERSION, UsageFact
 from serving.journal.health import health_read, metrics
 from serving.journal.reading import CHUNK_BYTES
 from serving.journal.record import RecordKind, encode_fact, frame, scan
@@ -273,7 +273,7 @@ def test_a_living_writer_gets_time_before_unreadable_bytes_count_as_damage(tmp_p
 def test_records_of_a_later_release_wait_and_hold_up_no_other_writer(tmp_path: Path) -> None:
     newer = JournalWriter.open(tmp_path, node="a-newer")
     older = JournalWriter.open(tmp_path, node="b-older")
-    write_settled(newer, 1, schema_version=2)
+    write_settled(newer, 1, schema_version=SCHEMA_VERSION + 1)
     facts = write_settled(older, 2)
     store = MemoryStore()
     shipper = Shipper(tmp_path, store)

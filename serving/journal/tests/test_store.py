@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from kernel.usage import SCHEMA_VERSION
 from serving.journal.record import Record, RecordKind, encode_fact
 from serving.journal.rows import QuarantineReason, batch_rows
 from serving.journal.store import Batch, Position, PostgresStore, StoreUnavailable, Written
@@ -60,7 +61,7 @@ def test_facts_become_rows_with_every_field(
     assert row == (
         *(fact.event_id, fact.fact_hash(), fact.organization, fact.key),
         *(7, 3, 2**62, {"image": 4}, "final", False, "support"),
-        *("rollout-1", "candidate", "stop", None, 1),
+        *("rollout-1", "candidate", "stop", None, SCHEMA_VERSION),
     )
 
 
