@@ -17,6 +17,7 @@ from serving.contracts import Route
 from serving.gateway.access import AccessLog, Line
 from serving.gateway.errors import (
     GatewayError,
+    InternalError,
     UnknownPath,
     WrongMedia,
     WrongMethod,
@@ -26,6 +27,7 @@ from serving.gateway.errors import (
 from serving.gateway.exchange import Exchange
 from serving.gateway.fields import Wanted, parse_chat, parse_completion
 from serving.gateway.head import Request
+from serving.gateway.ratelimit_headers import EXPOSED
 from serving.gateway.reply import Reply
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class Api:
             raise
         except Exception:
             log.exception("request %s failed", line.request_id)
-            _refuse(reply, GatewayError("An error of ours.", code="internal_error"), line)
+            _refuse(reply, InternalError(), line)
         finally:
             self._record(request, reply, line, started)
 
@@ -139,8 +141,9 @@ class Api:
                 headers,
                 b"access-control-allow-origin: ",
                 origin,
-                b"\r\naccess-control-expose-headers: x-request-id, retry-after\r\n",
-                b"vary: Origin\r\n",
+                b"\r\naccess-control-expose-headers: ",
+                EXPOSED,
+                b"\r\nvary: Origin\r\n",
             )
         )
 

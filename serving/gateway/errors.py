@@ -10,20 +10,26 @@ GatewayError
     TooSlow               the request did not arrive in time              408
     TooLarge              the body is over its limit                      413
     WrongMedia            the body is not plain JSON                      415
+    RateLimited           a limit of the caller's own: carries a delay    429
+    QuotaUsedUp           the caller's money is spent: waiting is no help 429
     HeadTooLarge          the header block is over its limit              431
-    WrongVersion          only HTTP/1.1 is spoken here                    505
-    Busy                  our side, try again: carries a delay            503
+    InternalError         an error of ours                                500
     EngineFailed          the engine gave no usable answer                502
+    Busy                  our side, try again: carries a delay            503
+    WrongVersion          only HTTP/1.1 is spoken here                    505
+
+429 is theirs, 503 is ours. ``retryable`` says whether the same request may succeed later; every
+answer says it, too (``x-should-retry``), because stock clients else go by the status alone.
 """
 
 from __future__ import annotations
 
-import math
 from http import HTTPStatus
 
 import msgspec
 
-from kernel.errors import DomainError, Unavailable
+from kernel.errors import DomainError, QuotaExceeded, Unavailable
+from serving.gateway.ratelimit_headers import retry_headers
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
@@ -75,7 +81,8 @@ class ModelNotFound(GatewayError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"The model '{name}' does not exist or you do not have access to it.", param="model"
+            f"The model '{name[:200]}' does not exist or you do not have access to it.",
+            param="model",
         )
 
 
@@ -88,6 +95,7 @@ class WrongMethod(GatewayError):
 class TooSlow(GatewayError):
     code = "request_timeout"
     status = 408
+    retryable = True
     default_message = "The request did not arrive in time."
 
 
@@ -103,16 +111,41 @@ class WrongMedia(GatewayError):
     default_message = "Send the body as plain JSON (application/json), not encoded or compressed."
 
 
+class RateLimited(GatewayError, QuotaExceeded):
+    """A limit over time: what was refused now is let through after the delay."""
+
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+
+
+class QuotaUsedUp(GatewayError, QuotaExceeded):
+    """Money: nothing but a person changes it, so nobody should keep asking."""
+
+    code = "insufficient_quota"
+    type = "insufficient_quota"
+    retryable = False
+
+
 class HeadTooLarge(GatewayError):
     code = "headers_too_large"
     status = 431
     default_message = "The request's header block is too large."
 
 
-class WrongVersion(GatewayError):
-    code = "http_version"
-    status = 505
-    default_message = "Only HTTP/1.1 is spoken here."
+class InternalError(GatewayError):
+    code = "internal_error"
+    status = 500
+    type = SERVER
+    retryable = True
+    default_message = "An error of ours."
+
+
+class EngineFailed(GatewayError):
+    code = "engine_failed"
+    status = 502
+    type = SERVER
+    retryable = True
+    default_message = "The model's engine failed before the answer began; please try again."
 
 
 class Busy(GatewayError, Unavailable):
@@ -123,11 +156,10 @@ class Busy(GatewayError, Unavailable):
     type = SERVER
 
 
-class EngineFailed(GatewayError):
-    code = "engine_failed"
-    status = 502
-    type = SERVER
-    default_message = "The model's engine failed before the answer began; please try again."
+class WrongVersion(GatewayError):
+    code = "http_version"
+    status = 505
+    default_message = "Only HTTP/1.1 is spoken here."
 
 
 def error_body(error: DomainError) -> bytes:
@@ -147,12 +179,8 @@ def error_body(error: DomainError) -> bytes:
 
 def error_headers(error: DomainError) -> bytes:
     """The header lines that tell a client whether and when to come back."""
-    if error.retry_after_seconds is not None:
-        seconds = max(1, math.ceil(error.retry_after_seconds))
-        return b"retry-after: %d\r\n" % seconds
-    if isinstance(error, Unauthorized):
-        return b"www-authenticate: Bearer\r\n"
-    return b""
+    lines = retry_headers(is_worth_it=error.retryable, after_seconds=error.retry_after_seconds)
+    return lines + b"www-authenticate: Bearer\r\n" if isinstance(error, Unauthorized) else lines
 
 
 def error_event(error: DomainError) -> bytes:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from serving.contracts import Arm, Endpoint, EndpointsDocument, Pool, Route, RoutesDocument
-from serving.gateway.errors import Busy, ModelNotFound
+from serving.gateway.errors import GatewayError, ModelNotFound
 from serving.gateway.principals import Principal
+from serving.gateway.refusals import refusal
 
 WHOLE = 10_000  # the sum of a route's weights
 
@@ -82,13 +83,8 @@ def choose_arm(route: Route, principal: Principal) -> Arm:
     raise ModelNotFound(route.name)
 
 
-def not_ready(name: str) -> Busy:
-    return Busy(
-        f"The model '{name}' is not ready yet; its deployment page says why.",
-        code="model_not_ready",
-        param="model",
-        retry_after_seconds=5,
-    )
+def not_ready(name: str) -> GatewayError:
+    return refusal("model_not_ready", model=name)
 
 
 def _point(route: Route, principal: Principal) -> int:
