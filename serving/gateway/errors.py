@@ -39,6 +39,7 @@ class GatewayError(DomainError):
     """A refusal as a client sees it: ``type`` is OpenAI's, ``code`` is ours and stable."""
 
     type = INVALID
+    headers = b""  # lines that this answer carries besides when to come back
 
 
 class BadRequest(GatewayError):
@@ -57,6 +58,7 @@ class Unauthorized(GatewayError):
         "No valid API key was given. Send one as 'Authorization: Bearer tsr_...';"
         " keys are made in the portal."
     )
+    headers = b"www-authenticate: Bearer\r\n"
 
 
 class NotAllowed(GatewayError):
@@ -180,7 +182,7 @@ def error_body(error: DomainError) -> bytes:
 def error_headers(error: DomainError) -> bytes:
     """The header lines that tell a client whether and when to come back."""
     lines = retry_headers(is_worth_it=error.retryable, after_seconds=error.retry_after_seconds)
-    return lines + b"www-authenticate: Bearer\r\n" if isinstance(error, Unauthorized) else lines
+    return lines + error.headers if isinstance(error, GatewayError) else lines
 
 
 def error_event(error: DomainError) -> bytes:

@@ -26,6 +26,7 @@ from serving.gateway.errors import (
 )
 from serving.gateway.fields import Wanted
 from serving.gateway.metrics import Metrics
+from serving.gateway.ratelimit_headers import allowance_headers
 from serving.gateway.reply import Reply
 from serving.gateway.settle import Account, Journal, OpenAccounts
 from serving.gateway.stream import EventFilter, Meter
@@ -131,6 +132,7 @@ class Exchange:
             now=self.wall_clock(),
         )
         grant = await hold.take(self.admission, request, model=wanted.model)
+        reply.extra += allowance_headers(grant.allowance)
         used = settle.UNUSED
         try:
             account = self._open_account(known, wanted, target, event_id, grant)

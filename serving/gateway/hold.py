@@ -26,9 +26,9 @@ from serving.admission.values import (
     Used,
 )
 from serving.contracts import Price
-from serving.gateway.errors import Busy
 from serving.gateway.fields import Wanted
 from serving.gateway.principals import Limits, Principal
+from serving.gateway.refusals import refused
 from serving.gateway.what import Target
 
 # What a chat template adds at most to a body that is counted whole: roles and markers of a message
@@ -99,16 +99,12 @@ def subjects(principal: Principal, month: str) -> tuple[Subject, ...]:
 
 
 async def take(admission: Admission, request: AdmissionRequest, *, model: str) -> Grant:
-    """A slot in the target's pool. Raises ``Busy`` with the reason as its code."""
+    """A slot in the target's pool. Raises ``GatewayError`` with the reason as its code."""
     answer = await admission.admit(request)
     if isinstance(answer, Queued):
         answer = await answer.granted
     if isinstance(answer, Refusal):
-        raise Busy(
-            f"All places of '{model}' are taken right now; try again shortly.",
-            code=answer.reason,
-            retry_after_seconds=answer.retry_after_seconds,
-        )
+        raise refused(answer, model=model)
     return answer
 
 

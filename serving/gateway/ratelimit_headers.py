@@ -13,7 +13,8 @@ Names and duration form are OpenAI's. What clients do with them, read in ``opena
 from __future__ import annotations
 
 import math
-from typing import Protocol
+
+from serving.admission.values import NO_LIMITS, Allowance
 
 LONGEST_WAIT_SECONDS = 60.0
 EXPOSED = (
@@ -28,25 +29,10 @@ _REQUESTS = (
 _TOKENS = _REQUESTS.replace(b"requests", b"tokens")
 
 
-class Allowance(Protocol):
-    """What is left of a caller's limits; nothing where there is no limit."""
-
-    @property
-    def limit_requests(self) -> int | None: ...
-    @property
-    def remaining_requests(self) -> int | None: ...
-    @property
-    def reset_requests_seconds(self) -> float | None: ...
-    @property
-    def limit_tokens(self) -> int | None: ...
-    @property
-    def remaining_tokens(self) -> int | None: ...
-    @property
-    def reset_tokens_seconds(self) -> float | None: ...
-
-
 def allowance_headers(allowance: Allowance) -> bytes:
     """Three lines per limit that there is; ``reset`` is when the limit is whole again."""
+    if allowance is NO_LIMITS:
+        return b""
     requests, tokens = allowance.limit_requests, allowance.limit_tokens
     lines = b""
     if requests is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from serving.contracts import Arm, Endpoint, EndpointsDocument, Pool, Route, RoutesDocument
 from serving.gateway.errors import GatewayError, ModelNotFound
 from serving.gateway.principals import Principal
-from serving.gateway.refusals import refusal
+from serving.gateway.refusals import NOT_READY, refusal
 
 WHOLE = 10_000  # the sum of a route's weights
 
@@ -84,7 +84,7 @@ def choose_arm(route: Route, principal: Principal) -> Arm:
 
 
 def not_ready(name: str) -> GatewayError:
-    return refusal("model_not_ready", model=name)
+    return refusal(NOT_READY, model=name)
 
 
 def _point(route: Route, principal: Principal) -> int:

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
+from serving.admission.values import NO_LIMITS, Allowance
 from serving.gateway.errors import (
     BadRequest,
     Busy,
@@ -22,15 +21,14 @@ from serving.gateway.ratelimit_headers import (
     retry_headers,
 )
 
-
-@dataclass(frozen=True)
-class Left:
-    limit_requests: int | None = None
-    remaining_requests: int | None = None
-    reset_requests_seconds: float | None = None
-    limit_tokens: int | None = None
-    remaining_tokens: int | None = None
-    reset_tokens_seconds: float | None = None
+ALL = Allowance(
+    limit_requests=60,
+    remaining_requests=59,
+    reset_requests_seconds=1.0,
+    limit_tokens=150_000,
+    remaining_tokens=149_984,
+    reset_tokens_seconds=360.0,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +44,7 @@ def test_durations_have_openais_form_and_are_never_short(seconds: float, text: b
 
 
 def test_each_limit_that_there_is_has_its_three_lines() -> None:
-    both = Left(60, 59, 1.0, 150_000, 149_984, 360.0)
-    assert allowance_headers(both).decode().splitlines() == [
+    assert allowance_headers(ALL).decode().splitlines() == [
         "x-ratelimit-limit-requests: 60",
         "x-ratelimit-remaining-requests: 59",
         "x-ratelimit-reset-requests: 1s",
@@ -55,11 +52,11 @@ def test_each_limit_that_there_is_has_its_three_lines() -> None:
         "x-ratelimit-remaining-tokens: 149984",
         "x-ratelimit-reset-tokens: 6m0s",
     ]
-    only_tokens = allowance_headers(Left(limit_tokens=10, remaining_tokens=-3))
+    only_tokens = allowance_headers(Allowance(limit_tokens=10, remaining_tokens=-3))
     assert only_tokens.startswith(b"x-ratelimit-limit-tokens: 10\r\n")
     assert b"x-ratelimit-remaining-tokens: 0\r\n" in only_tokens
     assert b"requests" not in only_tokens
-    assert allowance_headers(Left()) == b""
+    assert allowance_headers(NO_LIMITS) == b""
 
 
 @pytest.mark.parametrize(
@@ -98,8 +95,6 @@ def test_every_error_says_whether_asking_again_can_help(
 
 
 def test_a_browser_may_read_every_line_that_is_sent_here() -> None:
-    sent = allowance_headers(Left(1, 1, 1.0, 1, 1, 1.0)) + error_headers(
-        Busy("x", retry_after_seconds=1)
-    )
+    sent = allowance_headers(ALL) + error_headers(Busy("x", retry_after_seconds=1))
     names = {line.partition(b":")[0] for line in sent.splitlines()}
     assert names < set(EXPOSED.split(b", "))
