@@ -4,6 +4,7 @@
 #   make down, status   stop it; show the parts, their health and memory
 #   make demo           two fresh organizations through the REST API, three different answers
 #   make test           format, lint, types, import contracts, tests
+#   make bench          every figure beside nginx and LiteLLM, one table             SHORT=1
 #   make bench-gateway  CPU per request and per chunk, beside nginx in the same run     SHORT=1
 #   make lint, engine   the checks without the tests; the engine's own environment
 
@@ -16,7 +17,7 @@ SYNCED := .venv/.synced-with-lock
 flag = $(if $(filter-out 0,$($(1))),$(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status demo test lint engine bench-gateway
+.PHONY: help up down status demo test lint engine bench bench-gateway
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +43,9 @@ lint: $(SYNCED)
 # Tests that need the engine are skipped, with the reason, where it cannot be installed.
 engine: $(SYNCED)
 	-DJANGO_SETTINGS_MODULE=controlplane.settings.dev $(PYTHON) manage.py engine_install
+
+bench: $(SYNCED)
+	$(PYTHON) -m bench $(call flag,SHORT,--short)
 
 bench-gateway: $(SYNCED)
 	$(PYTHON) -m bench.gateway $(call flag,SHORT,--short)

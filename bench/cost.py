@@ -48,26 +48,27 @@ async def measure(ways: Sequence[Way], load: Load, *, repeats: int) -> dict[str,
 
 async def _plain(way: Way, load: Load) -> float:
     payload = way.chat(model=FAST, tokens=PLAIN_TOKENS, stream=False)
+    requests = max(1, round(load.plain_requests * way.share))
     spent = await _spent(
         way,
         lambda: closed_loop(
             way.address,
             payload,
-            connections=load.plain_connections,
-            requests=load.plain_requests,
+            connections=min(load.plain_connections, requests),
+            requests=requests,
         ),
     )
-    return spent / load.plain_requests * 1e6
+    return spent / requests * 1e6
 
 
 async def _chunk(way: Way, load: Load) -> float:
     """All of a stream's cost over its chunks, the start and the end of it included."""
     payload = way.chat(model=PACED, tokens=load.stream_tokens, stream=True)
+    streams = max(1, round(load.streams * way.share))
     spent = await _spent(
-        way,
-        lambda: closed_loop(way.address, payload, connections=load.streams, requests=load.streams),
+        way, lambda: closed_loop(way.address, payload, connections=streams, requests=streams)
     )
-    return spent / (load.streams * (load.stream_tokens + EVENTS_BESIDE_TOKENS)) * 1e6
+    return spent / (streams * (load.stream_tokens + EVENTS_BESIDE_TOKENS)) * 1e6
 
 
 async def _spent(way: Way, load: Callable[[], Awaitable[Run]]) -> float:

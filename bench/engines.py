@@ -33,10 +33,16 @@ class Simulator:
     key: str
     pid: int
     journal: Path | None
+    port: int = 0  # where it listens on loopback, too; 0: nowhere
 
     @property
     def address(self) -> str:
         return f"unix:{self.socket}"
+
+    @property
+    def url(self) -> str:
+        """For a reference that speaks no Unix sockets."""
+        return f"http://127.0.0.1:{self.port}"
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """One request to a control route; its status and its decoded or plain text."""
@@ -61,7 +67,12 @@ class Simulator:
 
 @contextmanager
 def simulator(
-    folder: Path, *, replica: str, engine_key: bytes, arguments: Sequence[str] = ()
+    folder: Path,
+    *,
+    replica: str,
+    engine_key: bytes,
+    arguments: Sequence[str] = (),
+    port: int = 0,
 ) -> Iterator[Simulator]:
     """A simulator in ``folder`` with vLLM's options as the product starts it, and ``arguments``."""
     folder.mkdir()
@@ -69,8 +80,9 @@ def simulator(
     key = engine_api_key(engine_key, replica)
     journal = folder / "journal.jsonl" if "--journal" in arguments else None
     argv = [sys.executable, *simulator_arguments(path, key=key), *arguments]
+    argv += ["--also-port", str(port)] if port else []
     with running(argv, log=folder / "log", ready=lambda: _answers(path), cwd=ROOT) as process:
-        yield Simulator(replica, path, key, process.pid, journal)
+        yield Simulator(replica, path, key, process.pid, journal, port)
 
 
 def simulator_arguments(path: Path, *, key: str) -> list[str]:

@@ -25,6 +25,7 @@ def running(  # noqa: PLR0913 - a process has that many sides
     environment: Mapping[str, str] | None = None,
     keep_fds: Sequence[int] = (),
     cwd: Path | None = None,
+    seconds: float = START_SECONDS,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``argv`` while the ``with`` lasts; ``log`` takes its output and is quoted on failure."""
     with log.open("ab") as output:
@@ -38,7 +39,9 @@ def running(  # noqa: PLR0913 - a process has that many sides
             cwd=cwd,
         )
     try:
-        wait_until(lambda: _is_up(process, ready, log), what=f"{argv[0]} {argv[-1]}")
+        wait_until(
+            lambda: _is_up(process, ready, log), what=f"{argv[0]} {argv[-1]}", seconds=seconds
+        )
         yield process
     finally:
         stop(process)

@@ -17,8 +17,10 @@ FOLDER = Path(__file__).parent / "results"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A figure beside its reference. ``target`` is a bound of the ratio, or of the value where
-    there is no reference; ``met`` is None where there is nothing to meet.
+    """A figure beside its references, nginx as a rule; ``litellm`` is told, never judged.
+
+    ``target`` bounds the ratio, or the value where there is no reference or ``judges_value``; from
+    above, or from below where it ``is_floor``. ``met`` is None where there is nothing to meet.
     """
 
     name: str
@@ -26,25 +28,42 @@ class Row:
     value: float
     reference: str | None = None
     reference_value: float | None = None
+    litellm: float | None = None
     target: float | None = None
+    judges_value: bool = False
+    is_floor: bool = False
 
     @property
     def ratio(self) -> float | None:
-        if self.reference_value is None:
+        if self.reference_value is None or self.reference_value <= 0:
             return None
         return self.value / self.reference_value
 
     @property
     def met(self) -> bool | None:
-        judged = self.value if self.reference is None else self.ratio
+        by_value = self.reference is None or self.judges_value
+        judged = self.value if by_value else self.ratio
         if self.target is None or judged is None:
             return None
-        return judged <= self.target
+        return judged >= self.target if self.is_floor else judged <= self.target
+
+    @property
+    def bound(self) -> str:
+        """The target as a reader sees it."""
+        if self.target is None:
+            return "-"
+        by_ratio = self.reference is not None and not self.judges_value
+        return f"{'>=' if self.is_floor else '<='} {self.target:.4g}{' x' if by_ratio else ''}"
 
 
 def report(name: str, rows: Sequence[Row], *, machine: str, folder: Path = FOLDER) -> Path:
     """Print the table and write the file."""
     print(table(rows))
+    return save(name, rows, machine=machine, folder=folder)
+
+
+def save(name: str, rows: Sequence[Row], *, machine: str, folder: Path = FOLDER) -> Path:
+    """Write the file."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(_document(rows, machine), indent=2) + "\n")
@@ -52,17 +71,17 @@ def report(name: str, rows: Sequence[Row], *, machine: str, folder: Path = FOLDE
 
 
 def table(rows: Sequence[Row]) -> str:
-    cells = [("what", "unit", "value", "reference", "its value", "ratio", "target", "met")]
+    cells = [("what", "unit", "ours", "reference", "LiteLLM", "ratio", "target", "")]
     cells += [
         (
             row.name,
             row.unit,
             _number(row.value),
-            row.reference or "-",
-            _number(row.reference_value),
+            _reference(row),
+            _number(row.litellm),
             _number(row.ratio),
-            _number(row.target),
-            {None: "-", True: "met", False: "missed"}[row.met],
+            row.bound,
+            {None: "", True: "met", False: "missed"}[row.met],
         )
         for row in rows
     ]
@@ -103,6 +122,14 @@ def _git(*arguments: str) -> str:
         ["git", *arguments], cwd=FOLDER.parent, capture_output=True, text=True, check=False
     )
     return done.stdout.strip()
+
+
+def _reference(row: Row) -> str:
+    if row.reference is None:
+        return "-"
+    if row.reference_value is None:
+        return row.reference
+    return f"{_number(row.reference_value)} ({row.reference})"
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Three ways to one engine: straight, through the gateway, through nginx."""
+"""The ways to one engine: straight, through the gateway, through nginx, through LiteLLM."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .backing import backing
-from .engines import adapter_write, simulator
+from .engines import Simulator, adapter_write, simulator
 from .gateways import gateways, publish
+from .litellm import proxy as litellm
 from .load.client import request_bytes
-from .nginx import MISSING, find, plain_proxy
+from .nginx import MISSING, find, free_port, plain_proxy
 
 FAST, PACED = "fast", "paced"  # models: one answers at once, one at the pace of an engine
+MODELS = (FAST, PACED)
+LITELLM_SHARE = 1 / 16  # it takes some twenty milliseconds of CPU per request
 TOKEN_MS = 20.0
 SLOTS = 4096
 PROMPT = "What does the warranty of the blue kettle cover? " * 8
@@ -29,6 +32,7 @@ class Way:
     address: str
     key: str
     pids: tuple[int, ...]
+    share: float = 1.0  # of the load that it can take in a run of bearable length
 
     def chat(self, *, model: str, tokens: int, stream: bool) -> bytes:
         """A request for an answer of exactly so many tokens."""
@@ -47,30 +51,66 @@ class Ways:
     direct: Way
     gateway: Way
     nginx: Way | None  # where it is installed
+    litellm: Way | None = None  # where it can be installed, and only when asked for
 
     def all(self) -> list[Way]:
+        """Those that can take the pressure of the others."""
         return [way for way in (self.direct, self.gateway, self.nginx) if way is not None]
 
+    def paid(self) -> list[Way]:
+        """Those whose cost is looked at."""
+        return [way for way in (self.gateway, self.nginx, self.litellm) if way is not None]
 
-def open_ways(stack: ExitStack, folder: Path) -> Ways:
+
+def open_ways(stack: ExitStack, folder: Path, *, with_litellm: bool = False) -> Ways:
     """Start everything; ``stack`` stops it. One process each of gateway, nginx and engine."""
     back = stack.enter_context(backing(folder))
     engine = stack.enter_context(
-        simulator(folder / "engine", replica="r1", engine_key=back.secret("TESSERA_ENGINE_KEY"))
+        simulator(
+            folder / "engine",
+            replica="r1",
+            engine_key=back.secret("TESSERA_ENGINE_KEY"),
+            arguments=("--max-num-seqs", str(SLOTS)),
+            port=free_port(),
+        )
     )
-    for seed, model in enumerate((FAST, PACED)):
+    for seed, model in enumerate(MODELS):
         engine.load(model, adapter_write(folder / f"adapter-{model}", seed=seed))
     slow = {"kind": "slow", "model": PACED, "token_ms": TOKEN_MS, "times": 0}
     engine.call("POST", "/sim/faults", slow)
-    publish(back, [engine], models=[FAST, PACED], slots=SLOTS)
+    publish(back, [engine], models=MODELS, slots=SLOTS)
     ours = stack.enter_context(gateways(back, processes=1))
     direct = Way("engine simulator", engine.address, engine.key, (engine.pid,))
     gateway = Way("gateway", ours.address, back.tenant.key, ours.pids)
+    nginx = _nginx(stack, folder, engine)
+    litellm = _litellm(stack, folder, engine) if with_litellm else None
+    return Ways(direct, gateway, nginx, litellm)
+
+
+def _nginx(stack: ExitStack, folder: Path, engine: Simulator) -> Way | None:
     binary = find()
     if binary is None:
         print(MISSING, file=sys.stderr)
-        return Ways(direct, gateway, None)
+        return None
     proxy = stack.enter_context(
         plain_proxy(binary, folder=folder / "nginx", engine_socket=engine.socket)
     )
-    return Ways(direct, gateway, Way(proxy.version, proxy.address, engine.key, proxy.pids))
+    return Way(proxy.version, proxy.address, engine.key, proxy.pids)
+
+
+def _litellm(stack: ExitStack, folder: Path, engine: Simulator) -> Way | None:
+    try:
+        home = litellm.install()
+    except litellm.NotInstalled as error:
+        print(f"LiteLLM cannot be installed here ({error}), so it is left out.", file=sys.stderr)
+        return None
+    proxy = stack.enter_context(
+        litellm.proxy(
+            home,
+            folder=folder / "litellm",
+            engine=engine.url,
+            engine_key=engine.key,
+            models=MODELS,
+        )
+    )
+    return Way(proxy.version, proxy.address, litellm.KEY, proxy.pids, LITELLM_SHARE)

@@ -16,6 +16,8 @@ from .http import Connection
 from .journal import Journal
 from .options import Options, parse
 
+_BACKLOG = 2048
+
 
 def main() -> None:
     options, ignored = parse()
@@ -34,26 +36,35 @@ async def serve(options: Options) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    server = await _listen(options, app)
-    print(f"enginesim: {', '.join(options.served_model_name)} on {_place(server)}", flush=True)
+    servers = await _listen(options, app)
+    print(f"enginesim: {', '.join(options.served_model_name)} on {_place(servers[0])}", flush=True)
     await stopped.wait()
-    server.close()
+    for server in servers:
+        server.close()
     with suppress(TimeoutError):
         async with asyncio.timeout(options.shutdown_timeout):
             await engine.idle.wait()
     journal.close()
 
 
-async def _listen(options: Options, app: App) -> asyncio.Server:
+async def _listen(options: Options, app: App) -> list[asyncio.Server]:
     loop = asyncio.get_running_loop()
+    servers = []
     if options.uds is not None:
         options.uds.unlink(missing_ok=True)
-        return await loop.create_unix_server(
-            lambda: Connection(app.handle), str(options.uds), backlog=2048
+        servers.append(
+            await loop.create_unix_server(
+                lambda: Connection(app.handle), str(options.uds), backlog=_BACKLOG
+            )
         )
-    return await loop.create_server(
-        lambda: Connection(app.handle), options.host, options.port, backlog=2048
-    )
+    port = options.also_port if options.uds is not None else options.port
+    if port or options.uds is None:
+        servers.append(
+            await loop.create_server(
+                lambda: Connection(app.handle), options.host, port, backlog=_BACKLOG
+            )
+        )
+    return servers
 
 
 def _place(server: asyncio.Server) -> str:

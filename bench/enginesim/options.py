@@ -27,6 +27,7 @@ class Options:
     enable_force_include_usage: bool
     enable_prompt_tokens_details: bool
     # the simulator's own
+    also_port: int
     journal: Path | None
     journal_progress: bool
     first_token_ms: float
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     vllm.add_argument("--enable-force-include-usage", action="store_true")
     vllm.add_argument("--enable-prompt-tokens-details", action="store_true")
     own = parser.add_argument_group("the simulator's own")
+    own.add_argument("--also-port", type=int, default=0, help="on loopback, beside the socket")
     own.add_argument("--journal", type=Path, help="one JSON line before and after each request")
     own.add_argument("--journal-progress", action="store_true", help="and one before each token")
     own.add_argument("--first-token-ms", type=float, default=0.0)

@@ -20,9 +20,21 @@ TIMES = {
 }
 
 
+NGINX = Ways(way("engine"), way("gateway"), way("nginx/1"))
+
+
 def test_cost_is_told_in_nginxs() -> None:
-    rows = cost_rows(Ways(way("engine"), way("gateway"), way("nginx/1")), COSTS)
+    rows = cost_rows(NGINX, COSTS)
     assert [(row.ratio, row.met) for row in rows] == [(5.0, False), (1.2, True)]
+
+
+def test_litellm_stands_beside_and_a_hundredth_of_it_is_enough() -> None:
+    rows = cost_rows(
+        Ways(way("engine"), way("gateway"), way("nginx/1"), way("litellm")),
+        COSTS | {"litellm": Cost(20_000.0, 1_000.0)},
+    )
+    assert [row.litellm for row in rows[:2]] == [20_000.0, 1_000.0]
+    assert (rows[2].value, rows[2].met) == (200.0, True)
 
 
 def test_without_nginx_there_is_no_ratio_and_no_verdict() -> None:
@@ -34,8 +46,7 @@ def test_without_nginx_there_is_no_ratio_and_no_verdict() -> None:
 
 
 def test_latency_is_what_is_added_to_going_straight() -> None:
-    ways = Ways(way("engine"), way("gateway"), way("nginx/1"))
-    ours = [row for row in latency_rows(ways, TIMES, FULL.pressure) if "gateway" in row.name]
+    ours = [row for row in latency_rows(NGINX, TIMES, FULL.pressure) if "gateway" in row.name]
     assert [(row.value, row.met) for row in ours] == [
         (0.5, True),
         (7.0, False),
@@ -46,4 +57,4 @@ def test_latency_is_what_is_added_to_going_straight() -> None:
 
 def test_the_short_form_is_short() -> None:
     assert SHORT.load.plain_requests * 4 < FULL.load.plain_requests
-    assert SHORT.name != FULL.name
+    assert not SHORT.with_litellm

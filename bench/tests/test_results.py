@@ -21,6 +21,21 @@ ROW = Row(name="cost", unit="us", value=30.0, reference="nginx", reference_value
         (Row(name="a", unit="ms", value=1.2, target=1), None, False),
         (Row(name="a", unit="us", value=9, reference="n (not installed)", target=4), None, None),
         (Row(name="a", unit="us", value=9), None, None),
+        (Row(name="a", unit="x", value=120, target=100, is_floor=True), None, True),
+        (Row(name="a", unit="x", value=90, target=100, is_floor=True), None, False),
+        (
+            Row(
+                name="a",
+                unit="ms",
+                value=2,
+                reference="n",
+                reference_value=1,
+                target=1.5,
+                judges_value=True,
+            ),
+            2,
+            False,
+        ),
     ],
 )
 def test_a_ratio_is_judged_where_there_is_a_reference(
@@ -43,7 +58,10 @@ def test_the_table_and_the_file_say_the_same(
             "value": 30.0,
             "reference": "nginx",
             "reference_value": 20.0,
+            "litellm": None,
             "target": 2.0,
+            "judges_value": False,
+            "is_floor": False,
             "ratio": 1.5,
             "met": True,
         }

@@ -1,0 +1,26 @@
+"""Every benchmark of ``make bench``, in the order of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from . import gateway
+from .results import Row
+
+
+class Measure(Protocol):
+    def __call__(self, *, short: bool) -> list[Row]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """``missing`` says in one line why it cannot run on this machine; empty where it can."""
+
+    name: str
+    measure: Measure
+    missing: Callable[[], str] = lambda: ""
+
+
+PARTS = (Part("gateway", gateway.measure),)
