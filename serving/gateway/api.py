@@ -15,6 +15,7 @@ from kernel.errors import DomainError
 from kernel.ids import request_id
 from serving.contracts import Route
 from serving.gateway.access import AccessLog, Line
+from serving.gateway.addresses import Proxies, client_address
 from serving.gateway.errors import (
     GatewayError,
     InternalError,
@@ -56,7 +57,7 @@ class Api:
     exchange: Exchange
     log: AccessLog
     origins: frozenset[str]
-    trusted_proxies: frozenset[str]
+    proxies: Proxies
     clock: Clock = monotonic
     wall_clock: Clock = wall
 
@@ -66,7 +67,9 @@ class Api:
             request_id=request_id(),
             method=request.method.decode("latin-1"),
             path=request.path[:200].decode("latin-1"),
-            peer=client_address(request, self.trusted_proxies),
+            peer=client_address(
+                request.peer, request.headers.get(b"x-forwarded-for"), self.proxies
+            ),
             at=self.wall_clock(),
         )
         reply.extra = self._headers(request, line)
@@ -153,14 +156,6 @@ class Api:
         line.total_ms = round(seconds * 1000, 3)
         self.log.add(line)
         self.exchange.metrics.answered(_ROUTES.get(request.path, "other"), line.status, seconds)
-
-
-def client_address(request: Request, trusted: frozenset[str]) -> str:
-    """The peer, or what a trusted proxy says of the one before it; never a bare header."""
-    forwarded = request.headers.get(b"x-forwarded-for")
-    if forwarded is None or request.peer not in trusted:
-        return request.peer
-    return forwarded.decode("latin-1").rpartition(",")[2].strip()[:64]
 
 
 def _refuse(reply: Reply, error: DomainError, line: Line) -> None:

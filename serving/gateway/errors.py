@@ -11,6 +11,7 @@ GatewayError
     TooLarge              the body is over its limit                      413
     WrongMedia            the body is not plain JSON                      415
     RateLimited           a limit of the caller's own: carries a delay    429
+      TooManyFailedKeys   of an address, asked before any lookup          429
     QuotaUsedUp           the caller's money is spent: waiting is no help 429
     HeadTooLarge          the header block is over its limit              431
     InternalError         an error of ours                                500
@@ -118,6 +119,14 @@ class RateLimited(GatewayError, QuotaExceeded):
 
     code = "rate_limit_exceeded"
     type = "rate_limit_error"
+
+
+class TooManyFailedKeys(RateLimited):
+    code = "too_many_failed_keys"
+    default_message = (
+        "Too many requests with invalid API keys came from your address. Keys that were not in use"
+        " a moment ago are looked up again after the time that 'retry-after' says."
+    )
 
 
 class QuotaUsedUp(GatewayError, QuotaExceeded):

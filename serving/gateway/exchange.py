@@ -106,7 +106,7 @@ class Exchange:
     wall_clock: Clock = wall
 
     async def identify(self, authorization: bytes | None, line: Line) -> Known:
-        known = await self.who.identify(authorization)
+        known = await self.who.identify(authorization, line.peer)
         principal = known.principal
         line.key_id, line.organization = principal.key_id, principal.organization
         line.project = principal.project

@@ -22,6 +22,7 @@ class Limits:
     idle_seconds: float = 75.0
     stall_seconds: float = 60.0  # how long a client may leave a full buffer unread
     connections: int = 10_000
+    connections_per_address: int = 10_000
     pipelined: int = 16
 
 

@@ -8,7 +8,7 @@ at hand.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
 from enum import Enum, auto
@@ -56,11 +56,14 @@ class Door:
         *,
         limits: Limits,
         on_refused: Callable[[GatewayError], None] = lambda _: None,
+        is_proxy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.handler = handler
         self.limits = limits
         self.on_refused = on_refused
+        self.is_proxy = is_proxy
         self.connections: set[Connection] = set()
+        self.by_address: Counter[str] = Counter()
         self.draining = False
         self.date = _date_header()
         self.loop = asyncio.get_running_loop()
@@ -68,6 +71,22 @@ class Door:
     def connection(self) -> Connection:
         """The protocol factory for a listening socket."""
         return Connection(self)
+
+    def enter(self, connection: Connection, address: str) -> bool:
+        """Whether there is room for one more of this address. It leaves in any case."""
+        limits = self.limits
+        has_room = len(self.connections) < limits.connections and (
+            self.by_address[address] < limits.connections_per_address or self.is_proxy(address)
+        )
+        self.connections.add(connection)
+        self.by_address[address] += 1
+        return has_room
+
+    def leave(self, connection: Connection, address: str) -> None:
+        self.connections.discard(connection)
+        self.by_address[address] -= 1
+        if not self.by_address[address]:
+            del self.by_address[address]
 
     def drain(self) -> None:
         """From now on every answer is a connection's last."""
@@ -143,10 +162,9 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "local"
-        if len(self._door.connections) >= self._door.limits.connections:
+        if not self._door.enter(self, self._peer):
             self._phase = Phase.LINGER
             self._refuse(Busy("Too many connections.", code="connections", retry_after_seconds=1))
-        self._door.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
@@ -176,7 +194,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._phase = Phase.GONE
         self._waiting.clear()
-        self._door.connections.discard(self)
+        self._door.leave(self, self._peer)
         if self._task is not None:
             self._task.cancel()
 

@@ -12,11 +12,13 @@ from kernel.clock import monotonic, wall
 from serving.admission.client import RENEW_SECONDS, Admission
 from serving.admission.link import RedisLink
 from serving.gateway.access import AccessLog
+from serving.gateway.addresses import Proxies
 from serving.gateway.answers import OpenStreams
 from serving.gateway.api import Api
 from serving.gateway.documents import Documents
 from serving.gateway.errors import Busy, Unauthorized
 from serving.gateway.exchange import Exchange
+from serving.gateway.failed_keys import FailedKeys
 from serving.gateway.head import Limits
 from serving.gateway.http import Door
 from serving.gateway.listening import Listeners
@@ -77,6 +79,7 @@ class Gateway:
             database=self._database,
             pepper=settings.key_pepper,
             on_revoked=self._end_streams,
+            failed_keys=FailedKeys(settings.failed_keys_per_minute),
         )
         self._documents = Documents(
             redis=self._push,
@@ -89,7 +92,12 @@ class Gateway:
         self._admission = Admission(self._redis, cell=settings.cell, processes=settings.processes)
         self._journal = JournalWriter.open(settings.journal, node=settings.node)
         api = self._api()
-        self._door = Door(api, limits=_limits(settings), on_refused=api.door_refused)
+        self._door = Door(
+            api,
+            limits=_limits(settings),
+            on_refused=api.door_refused,
+            is_proxy=api.proxies.trusts,
+        )
         self._listeners = Listeners(sockets, index, run=settings.run, factory=self._door.connection)
 
     async def start(self) -> None:
@@ -171,7 +179,7 @@ class Gateway:
             exchange=exchange,
             log=self._log,
             origins=settings.portal_origins,
-            trusted_proxies=settings.trusted_proxies,
+            proxies=Proxies(settings.trusted_proxies),
         )
 
     def _directory_changed(self, directory: Directory) -> None:
@@ -218,6 +226,7 @@ class Gateway:
     def _write_snapshot(self) -> None:
         metrics = self._metrics
         metrics.total("tessera_gateway_principal_reads_total", self._who.database_reads)
+        metrics.total("tessera_gateway_failed_keys_refused_total", self._who.failed_keys.refused)
         metrics.total("tessera_gateway_local_admissions_total", self._admission.local_admissions)
         metrics.total("tessera_gateway_local_refusals_total", self._admission.local_refusals)
         metrics.gauge("tessera_gateway_connections", len(self._door.connections))
@@ -249,6 +258,7 @@ class Gateway:
 
 def _limits(settings: Settings) -> Limits:
     return Limits(
+        connections_per_address=settings.connections_per_address,
         body_bytes=settings.body_bytes,
         head_seconds=settings.head_seconds,
         body_seconds=settings.body_seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 _SECRET_HEX = 64
@@ -36,6 +37,8 @@ class Settings:
     head_seconds: float
     body_seconds: float
     stall_seconds: float
+    failed_keys_per_minute: float
+    connections_per_address: int
 
     @property
     def run(self) -> Path:
@@ -64,7 +67,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         engine_key=_secret(environment, "TESSERA_ENGINE_KEY"),
         processes=int(_number(environment, "TESSERA_GATEWAY_PROCESSES", 2)),
         portal_origins=_list(environment, "TESSERA_PORTAL_ORIGINS"),
-        trusted_proxies=_list(environment, "TESSERA_TRUSTED_PROXIES"),
+        trusted_proxies=_networks(environment, "TESSERA_TRUSTED_PROXIES"),
         drain_seconds=_number(environment, "TESSERA_GATEWAY_DRAIN_SECONDS", 25),
         first_token_seconds=_number(environment, "TESSERA_GATEWAY_FIRST_TOKEN_SECONDS", 120),
         idle_seconds=_number(environment, "TESSERA_GATEWAY_IDLE_SECONDS", 60),
@@ -73,6 +76,10 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         head_seconds=_number(environment, "TESSERA_GATEWAY_HEAD_SECONDS", 10),
         body_seconds=_number(environment, "TESSERA_GATEWAY_BODY_SECONDS", 60),
         stall_seconds=_number(environment, "TESSERA_GATEWAY_STALL_SECONDS", 60),
+        failed_keys_per_minute=_number(environment, "TESSERA_GATEWAY_FAILED_KEYS_PER_MINUTE", 60),
+        connections_per_address=int(
+            _number(environment, "TESSERA_GATEWAY_CONNECTIONS_PER_ADDRESS", 6000)
+        ),
     )
 
 
@@ -109,3 +116,13 @@ def _number(environment: Mapping[str, str], name: str, default: float) -> float:
 
 def _list(environment: Mapping[str, str], name: str) -> frozenset[str]:
     return frozenset(item.strip() for item in environment.get(name, "").split(",") if item.strip())
+
+
+def _networks(environment: Mapping[str, str], name: str) -> frozenset[str]:
+    found = _list(environment, name)
+    for item in found:
+        try:
+            ip_network(item)
+        except ValueError:
+            raise SettingsError(f"{name}: '{item}' is no IP address or network.") from None
+    return found

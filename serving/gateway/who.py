@@ -1,4 +1,5 @@
-"""Who calls: HMAC and memory; for a key not in memory its checksum, then Redis, PostgreSQL.
+"""Who calls: HMAC and memory; for a key not in memory the limit on failed ones of its address, its
+checksum, then Redis, PostgreSQL. A key that is in use is never refused for what neighbours do.
 
 A principal's age counts from its PostgreSQL read, through every layer. How old it may be depends on
 what can be reached (``maximum_age``); it is read again in the background before that.
@@ -17,6 +18,7 @@ import msgspec
 from kernel.clock import Clock, monotonic, wall
 from kernel.keys import key_is_wellformed, key_mac
 from serving.gateway.errors import Busy, Unauthorized
+from serving.gateway.failed_keys import FailedKeys
 from serving.gateway.principals import Copy, Principal, SourceDown
 
 ALL_UP_SECONDS = 5.0
@@ -26,6 +28,7 @@ REFRESH_SECONDS = 2.5
 ABSENT_SECONDS = 2.0
 ABSENT_LIMIT = 10_000
 KNOWN_LIMIT = 100_000
+FAILED_KEYS_PER_MINUTE = 60
 _MAX_KEY_BYTES = 256
 _BEARER = b"bearer "
 
@@ -68,12 +71,14 @@ class Who:
         database: Source,
         pepper: bytes,
         on_revoked: Callable[[str], None] = lambda _: None,
+        failed_keys: FailedKeys | None = None,
         clock: Clock = monotonic,
         wall_clock: Clock = wall,
     ) -> None:
         self.database_up = True
         self.cache_up = True
         self.database_reads = 0
+        self.failed_keys = failed_keys or FailedKeys(FAILED_KEYS_PER_MINUTE, clock=clock)
         self._cache = cache
         self._database = database
         self._pepper = pepper
@@ -86,16 +91,20 @@ class Who:
         self._writing: set[asyncio.Task[None]] = set()
         self._revoked: OrderedDict[str, float] = OrderedDict()
 
-    async def identify(self, authorization: bytes | None) -> Known:
-        """Raises ``Unauthorized``, always the same, or ``Busy`` when nobody can say."""
+    async def identify(self, authorization: bytes | None, address: str) -> Known:
+        """Raises ``Unauthorized``, always the same, ``TooManyFailedKeys`` in its place when the
+        address has failed too often, or ``Busy`` when nobody can say.
+        """
+        if authorization is None:
+            raise Unauthorized
         key = _bearer(authorization)
         mac = key_mac(self._pepper, key)
         known = self._known.get(mac)
-        if known is None and not key_is_wellformed(key):
-            raise Unauthorized  # a typing error: not worth a lookup
-        if known is None or self._clock() - known.read_at >= REFRESH_SECONDS:
+        if known is None or not self._is_valid(known.principal):
+            return await self._stranger(key, mac, address)
+        if self._clock() - known.read_at >= REFRESH_SECONDS:
             known = await self._current(mac)
-        self._check(known)
+            self._check(known)
         return known
 
     def refresh(self, known: Known) -> None:
@@ -107,7 +116,7 @@ class Who:
         current = self._known.get(known.mac)
         if current is None:
             return known.mac in self._absent
-        return not current.principal.active or self._is_expired(current.principal)
+        return not self._is_valid(current.principal)
 
     def revoke(self, key_id: str) -> None:
         """A push: nothing read before this instant is believed about the key."""
@@ -121,6 +130,25 @@ class Who:
     async def settle_reads(self) -> None:
         """Wait for the reads and writes under way."""
         await asyncio.gather(*self._reading.values(), *self._writing, return_exceptions=True)
+
+    async def _stranger(self, key: str, mac: bytes, address: str) -> Known:
+        """Nobody known to be valid: a failure is charged to the address it comes from."""
+        is_key = key_is_wellformed(key)  # else a typing error: not worth a lookup
+        self.failed_keys.check(address, mac if is_key else None)
+        try:
+            return await self._looked_up(mac, is_key=is_key)
+        except Unauthorized:
+            self.failed_keys.failed(address, mac if is_key else None)
+            raise
+
+    async def _looked_up(self, mac: bytes, *, is_key: bool) -> Known:
+        if not is_key:
+            raise Unauthorized
+        known = self._known.get(mac)
+        if known is None or self._age(known) >= REFRESH_SECONDS:
+            known = await self._current(mac)
+        self._check(known)
+        return known
 
     async def _current(self, mac: bytes) -> Known:
         known = self._known.get(mac)
@@ -139,8 +167,11 @@ class Who:
         return known
 
     def _check(self, known: Known) -> None:
-        if not known.principal.active or self._is_expired(known.principal):
+        if not self._is_valid(known.principal):
             raise Unauthorized
+
+    def _is_valid(self, principal: Principal) -> bool:
+        return principal.active and not self._is_expired(principal)
 
     def _is_expired(self, principal: Principal) -> bool:
         return principal.expires_at is not None and self._wall() >= principal.expires_at
@@ -219,12 +250,12 @@ class Who:
         task.add_done_callback(self._writing.discard)
 
 
-def _bearer(authorization: bytes | None) -> str:
-    """What an ``Authorization`` header presents as a key."""
-    if authorization is None or len(authorization) > _MAX_KEY_BYTES:
-        raise Unauthorized
-    if authorization[:7].lower() != _BEARER or not authorization.isascii():
-        raise Unauthorized
+def _bearer(authorization: bytes) -> str:
+    """What an ``Authorization`` header presents as a key; empty where that is nothing."""
+    if len(authorization) > _MAX_KEY_BYTES or not authorization.isascii():
+        return ""
+    if authorization[:7].lower() != _BEARER:
+        return ""
     return authorization[7:].strip().decode("ascii")
 
 

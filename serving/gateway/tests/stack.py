@@ -365,7 +365,7 @@ class Stack:
         self.listen(processes)
         for index in range(processes):
             self.start(index, **changes)
-        until(lambda: self.is_serving(processes), what="a gateway that serves")
+        until(lambda: self.is_serving(processes), seconds=30, what="a gateway that serves")
 
     def is_serving(self, processes: int) -> bool:
         if any(process.poll() is not None for process in self.gateways[-processes:]):

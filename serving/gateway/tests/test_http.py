@@ -294,6 +294,24 @@ async def test_connections_beyond_the_limit_are_refused(
     first.close()
 
 
+async def test_one_address_cannot_take_all_places(
+    listening: Callable[..., asyncio.Future[Listening]],
+) -> None:
+    at = await listening(connections_per_address=2)
+    streams = [await asyncio.open_connection("127.0.0.1", at.port) for _ in range(2)]
+    await _until(lambda: len(at.door.connections) == 2)
+    assert answers(await at.talk(b"")) == [503]
+    streams.pop()[1].close()
+    await _until(lambda: at.door.by_address["127.0.0.1"] == 1)
+    assert answers(await at.talk(b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n")) == [200]
+    at.door.is_proxy = lambda address: address == "127.0.0.1"
+    streams += [await asyncio.open_connection("127.0.0.1", at.port) for _ in range(3)]
+    assert answers(await at.talk(b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n")) == [200]
+    for _, writer in streams:
+        writer.close()
+    await _until(lambda: not at.door.by_address)
+
+
 async def _until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not is_so():  # noqa: ASYNC110 - polled from outside

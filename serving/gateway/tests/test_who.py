@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kernel.keys import key_mac, key_new
-from serving.gateway.errors import Busy, Unauthorized
+from serving.gateway.errors import Busy, TooManyFailedKeys, Unauthorized
 from serving.gateway.principals import Copy, Principal, SourceDown
 from serving.gateway.who import Who, maximum_age
 
@@ -16,6 +16,7 @@ PEPPER = b"p" * 32
 KEY = key_new("live")
 MAC = key_mac(PEPPER, KEY)
 BEARER = f"Bearer {KEY}".encode()
+ADDRESS = "198.51.100.7"
 
 
 def principal(**changes: Any) -> Principal:
@@ -43,7 +44,8 @@ class Source:
             await self.gate.wait()
         if self.is_down:
             raise SourceDown("x")
-        assert mac == MAC
+        if mac != MAC:
+            return None
         if self.row is not None:
             return Copy(principal=self.row, read_at=self.clock())
         return self.copy
@@ -75,7 +77,7 @@ class World:
     async def status(self, who: Who | None = None) -> int:
         who = who or self.who
         try:
-            await who.identify(BEARER)
+            await who.identify(BEARER, ADDRESS)
         except (Unauthorized, Busy) as error:
             return error.status
         finally:
@@ -97,7 +99,7 @@ async def test_what_is_no_key_is_refused_without_a_lookup(
     world: World, header: bytes | None
 ) -> None:
     with pytest.raises(Unauthorized):
-        await world.who.identify(header)
+        await world.who.identify(header, ADDRESS)
     assert world.cache.reads == world.database.reads == 0
 
 
@@ -211,7 +213,7 @@ async def test_a_lower_version_never_replaces_a_higher_one(world: World) -> None
     world.now += 3
     world.cache.copy = Copy(principal=principal(version=4), read_at=world.wall())
     await world.status()
-    known = await world.who.identify(BEARER)
+    known = await world.who.identify(BEARER, ADDRESS)
     assert known.principal.version == 5
 
 
@@ -229,7 +231,7 @@ async def test_an_expired_key_is_refused_whatever_the_copies_say(world: World) -
 
 
 async def test_an_open_stream_learns_of_a_revocation_whose_push_was_lost(world: World) -> None:
-    known = await world.who.identify(BEARER)
+    known = await world.who.identify(BEARER, ADDRESS)
     world.database.row = principal(active=False, version=2)
     world.now += 3
     world.who.refresh(known)
@@ -241,3 +243,41 @@ async def test_an_open_stream_learns_of_a_revocation_whose_push_was_lost(world: 
 def test_a_principal_survives_its_encoding() -> None:
     copy = Copy(principal=principal(models=("a",)), read_at=1.5)
     assert msgspec.json.decode(msgspec.json.encode(copy), type=Copy) == copy
+
+
+async def test_a_key_in_use_is_served_whatever_its_neighbours_do(world: World) -> None:
+    """One HMAC finds a key in memory; only strangers are held to the limit of their address."""
+    assert await world.status() == 200
+    guesses = [f"Bearer {key_new('live')}".encode() for _ in range(100)]
+    world.database.row = None
+    outcomes = []
+    for guess in guesses:
+        with pytest.raises((Unauthorized, TooManyFailedKeys)) as caught:
+            await world.who.identify(guess, ADDRESS)
+        outcomes.append(type(caught.value))
+    assert outcomes == [Unauthorized] * 60 + [TooManyFailedKeys] * 40
+    assert await world.status() == 200
+
+
+async def test_a_refused_guess_costs_no_lookup(world: World) -> None:
+    world.database.row = None
+    for _ in range(100):
+        with pytest.raises((Unauthorized, TooManyFailedKeys)):
+            await world.who.identify(f"Bearer {key_new('live')}".encode(), ADDRESS)
+    assert world.cache.reads == world.database.reads == 60
+
+
+async def test_no_key_at_all_is_no_guess(world: World) -> None:
+    for _ in range(100):
+        with pytest.raises(Unauthorized):
+            await world.who.identify(None, ADDRESS)
+    assert await world.status() == 200
+
+
+async def test_a_source_that_is_away_is_not_the_keys_fault(world: World) -> None:
+    world.database.is_down = world.cache.is_down = True
+    for _ in range(100):
+        with pytest.raises(Busy):
+            await world.who.identify(f"Bearer {key_new('live')}".encode(), ADDRESS)
+    world.database.is_down = False
+    assert await world.status() == 200
