@@ -19,7 +19,7 @@ from supervisor.parts import Part
 
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 30.0
-STEADY_SECONDS = 30.0  # who ran this long starts again with the first delay
+STEADY_SECONDS = 30.0  # who was ready this long starts again with the first delay
 START_PROBE_SECONDS = 0.1
 PROBE_SECONDS = 10.0
 PROBE_TIMEOUT_SECONDS = 3.0
@@ -61,6 +61,7 @@ class Life:
     pid: int = 0
     started: float = 0.0
     started_at: float | None = None
+    ready_since: float | None = None
     retry_at: float = 0.0
     probe_at: float = 0.0
     signalled: float | None = None
@@ -82,6 +83,7 @@ class Life:
             self.restarts += 1
         self.state, self.pid, self.started, self.started_at = State.STARTING, pid, now, at
         self.probe_at, self.signalled, self.healthy = now, None, None
+        self.ready_since = None
 
     def probed(self, *, healthy: bool, now: float) -> None:
         self.healthy = healthy
@@ -89,8 +91,8 @@ class Life:
         if self.state is State.RUNNING:
             self.probe_at = now + PROBE_SECONDS
 
-    def ready(self) -> None:
-        self.state = State.RUNNING
+    def ready(self, now: float) -> None:
+        self.state, self.ready_since = State.RUNNING, now
 
     def signal_sent(self, now: float) -> None:
         self.state, self.signalled = State.STOPPING, now
@@ -108,7 +110,8 @@ class Life:
         elif self.part.once:
             self.state = State.STOPPED if status == 0 else State.FAILED
         else:
-            steady = now - self.started >= STEADY_SECONDS
+            ready_at = now if self.ready_since is None else self.ready_since
+            steady = now - ready_at >= STEADY_SECONDS
             self.failures = 1 if steady else self.failures + 1
             self.state, self.retry_at = State.BACKOFF, now + delay_seconds(self.failures)
 
@@ -123,6 +126,7 @@ class Life:
             "pid": self.pid or None,
             "started_at": self.started_at,
             "restarts": self.restarts,
+            "failures": self.failures,
             "last_exit": self.last_exit,
             "advice": self.part.advice,
             "spec_hash": self.part.spec_hash,

@@ -127,7 +127,7 @@ class Supervisor:
         probe.begin()
 
     def _ready(self, life: Life) -> None:
-        life.ready()
+        life.ready(time.monotonic())
         if life.part.health is not None:
             seconds = time.monotonic() - life.started
             self._events.say(f"{life.part.name} is ready after {seconds:.1f} s.")

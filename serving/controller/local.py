@@ -231,7 +231,7 @@ def _observed(part: Mapping[str, Any]) -> ObservedItem | None:
         owner=replica,
         role=Role(kind),
         state=state,
-        restarts=part["restarts"],
+        failures=part["failures"],
         detail=_detail(part["last_exit"]) if state is ItemState.STOPPED else "",
         content={"spec_hash": part["spec_hash"], "pid": part["pid"]},
     )

@@ -54,7 +54,7 @@ class ObservedItem:
     owner: str
     role: Role
     state: ItemState
-    restarts: int = 0
+    failures: int = 0  # in a row
     detail: str = ""
     content: Mapping[str, Any]
 

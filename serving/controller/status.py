@@ -13,7 +13,7 @@ from serving.models import DeploymentStatus, ReplicaAdapterState, ReplicaState, 
 
 USUAL_START = "45-60 s"
 SILENT_AFTER = timedelta(seconds=45)
-HOPELESS_RESTARTS = 5
+HOPELESS_FAILURES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +140,11 @@ def _starting(replica: ObservedReplica, now: datetime) -> Status:
 def _stopped(replica: ObservedReplica) -> Status:
     assert replica.engine is not None
     detail = replica.engine.detail or "The engine stopped."
-    if replica.engine.restarts >= HOPELESS_RESTARTS:
+    if replica.engine.failures >= HOPELESS_FAILURES:
         return Status(
             DeploymentStatus.FAILED,
-            f"{detail} It has ended {replica.engine.restarts} times; an operator has to look.",
+            f"{detail} It has ended {replica.engine.failures} times in a row;"
+            " an operator has to look.",
         )
     return Status(DeploymentStatus.LOADING, f"{detail} It is being started again.")
 

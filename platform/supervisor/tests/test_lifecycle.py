@@ -30,7 +30,7 @@ def started(one: Life, *, now: float = 0.0) -> Life:
 
 
 def running(one: Life) -> Life:
-    started(one).ready()
+    started(one).ready(0.0)
     return one
 
 
@@ -89,10 +89,18 @@ def test_crashes_in_a_row_wait_longer_and_a_steady_run_forgives() -> None:
         one.exited(CRASH, now=1.0)
         assert (one.state, one.failures) == (State.BACKOFF, failures)
         assert one.retry_at == 1.0 + delay_seconds(failures)
-    started(one, now=10.0)
-    one.exited(CRASH, now=10.0 + STEADY_SECONDS)
+    started(one, now=10.0).ready(15.0)
+    one.exited(CRASH, now=15.0 + STEADY_SECONDS)
     assert one.failures == 1
     assert one.restarts == 3
+
+
+def test_a_start_that_takes_long_and_fails_is_no_steady_run() -> None:
+    one = life(health={"address": "unix:/x"})
+    for failures in range(1, 4):
+        started(one, now=0.0)
+        one.exited(CRASH, now=2 * STEADY_SECONDS)
+        assert one.failures == failures
 
 
 def test_the_delay_grows_to_its_bound() -> None:

@@ -121,18 +121,6 @@ def test_without_all_for_one_a_member_may_come_and_go(tmp_path: Path) -> None:
         assert stack.part("web")["pid"] == leader
 
 
-def test_one_that_is_removed_as_it_starts_takes_nobody_along(tmp_path: Path) -> None:
-    """The signal may reach a child that is not yet the program it shall become."""
-    with supervised(tmp_path, python("other", SLEEPS)) as stack:
-        stack.wait("other", "running")
-        for number in range(40):
-            stack.ask(op="ensure", part=python(f"brief-{number}", SLEEPS))
-            stack.ask(op="list")
-            stack.ask(op="remove", name=f"brief-{number}")
-        until(lambda: [one["name"] for one in stack.parts()] == ["other"], "only the other is left")
-        assert "Stopping everything" not in (tmp_path / "console.txt").read_text()
-
-
 @pytest.mark.parametrize("code", [FORKS, STRAYS])
 def test_stopping_leaves_nothing_behind(tmp_path: Path, code: str) -> None:
     told = tmp_path / "child"

@@ -22,7 +22,7 @@ class FakeRuntime:
     """
 
     items: dict[str, Item] = field(default_factory=dict)
-    restarts: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
     state: ItemState = ItemState.RUNNING
     writes: int = 0
     away: bool = False
@@ -46,7 +46,7 @@ class FakeRuntime:
                 owner=item.owner,
                 role=item.role,
                 state=self.state,
-                restarts=self.restarts.get(item.key, 0),
+                failures=self.failures.get(item.key, 0),
                 content=item.content,
             )
             for item in self.items.values()

@@ -38,13 +38,13 @@ def placed(
     )
 
 
-def engine(state: ItemState = ItemState.RUNNING, *, restarts: int = 0) -> ObservedItem:
+def engine(state: ItemState = ItemState.RUNNING, *, failures: int = 0) -> ObservedItem:
     return ObservedItem(
         key="engine-tiny-0",
         owner="tiny-0",
         role=Role.ENGINE,
         state=state,
-        restarts=restarts,
+        failures=failures,
         detail="The engine ended (exit 1)." if state is ItemState.STOPPED else "",
         content={},
     )
@@ -104,7 +104,11 @@ LOADING = ReplicaAdapterState.LOADING
         ([replica(ReplicaState.FAILING, reason="Out of memory.")], "loading", "Out of memory."),
         ([replica(ReplicaState.GONE)], "loading", "is being started again"),
         ([replica(item=engine(ItemState.STOPPED))], "loading", "(exit 1). It is being started"),
-        ([replica(item=engine(ItemState.STOPPED, restarts=7))], "failed", "It has ended 7 times"),
+        (
+            [replica(item=engine(ItemState.STOPPED, failures=7))],
+            "failed",
+            "It has ended 7 times in a row",
+        ),
         ([replica(adapter=PROVEN), replica()], "ready", "Answers on 1 of 2 engines so far."),
         ([replica(adapter=FAILED), replica(adapter=LOADING)], "loading", "is loading the adapter"),
         ([replica(adapter=PROVEN, silent=90)], "ready", "Nothing was heard of the engine for 90 s"),
