@@ -12,6 +12,9 @@ from django.db.models.functions import Lower
 
 from kernel.ids import uuid7
 
+MOST_NANO = 2**53 - 1  # admission adds in Lua, whose numbers are exact up to here
+MOST_WEIGHT = 1_000
+
 
 class UserManager(BaseUserManager["User"]):
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
@@ -53,6 +56,21 @@ class User(AbstractBaseUser, PermissionsMixin):
         return self.email
 
 
+class Tier(models.TextChoices):
+    """Whose waiting calls go first when a pool is full."""
+
+    PREMIUM = "premium"
+    STANDARD = "standard"
+    FREE = "free"
+
+
+class Billing(models.TextChoices):
+    """Paying first: never more is spent than was credited. Afterwards: a monthly limit, softly."""
+
+    PREPAID = "prepaid"
+    POSTPAID = "postpaid"
+
+
 class Plan(models.Model):
     """What an organization gets unless a quota of its own says otherwise."""
 
@@ -62,9 +80,41 @@ class Plan(models.Model):
     tokens_per_minute = models.PositiveBigIntegerField()
     concurrency = models.PositiveIntegerField()
     storage_bytes = models.PositiveBigIntegerField()
+    tier = models.CharField(
+        max_length=16,
+        choices=Tier.choices,
+        default=Tier.STANDARD,
+        db_default=Tier.STANDARD,
+        help_text="Whose waiting calls go first when a pool is full.",
+    )
+    weight = models.PositiveSmallIntegerField(
+        default=1,
+        db_default=1,
+        help_text="The share of a full pool's tokens beside others of the tier: twice the weight,"
+        " twice the tokens.",
+    )
+    billing = models.CharField(
+        max_length=16,
+        choices=Billing.choices,
+        default=Billing.POSTPAID,
+        db_default=Billing.POSTPAID,
+        help_text="How organizations pay that say nothing of their own.",
+    )
 
     class Meta:
         ordering = ["code"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(tier__in=Tier.values), name="plan_tier_is_known"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(weight__gte=1, weight__lte=MOST_WEIGHT),
+                name="plan_weight_1_to_1000",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(billing__in=Billing.values), name="plan_billing_is_known"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -77,6 +127,14 @@ class Organization(models.Model):
     name = models.CharField(max_length=80)
     slug = models.SlugField(max_length=40)
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="organizations")
+    billing = models.CharField(
+        max_length=16,
+        choices=Billing.choices,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Empty: as the plan.",
+    )
     suspended_at = models.DateTimeField(null=True, blank=True)
     version = models.PositiveBigIntegerField(default=1)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -85,10 +143,19 @@ class Organization(models.Model):
         ordering = ["slug"]
         constraints = [
             models.UniqueConstraint(fields=["slug"], name="organization_slug_unique"),
+            models.CheckConstraint(
+                condition=models.Q(billing__in=["", *Billing.values]),
+                name="organization_billing_is_known",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def billing_mode(self) -> Billing:
+        """How it pays: as it says itself, else as its plan says."""
+        return Billing(self.billing or self.plan.billing)
 
 
 class Project(models.Model):
@@ -115,18 +182,33 @@ class Project(models.Model):
         return self.name
 
 
-class Quota(models.Model):
-    """Limits that differ from the plan, for an organization or one of its projects. Empty means: as
-    the plan.
+class OwnLimits(models.Model):
+    """Limits of one bearer's own; every bearer that a call passes holds it to its own.
+
+    ``budget_nano`` is nano-USD in a calendar month (UTC): hard for a project and a key, soft for an
+    organization that pays afterwards, and without effect for one that pays first.
+    """
+
+    requests_per_minute = models.PositiveBigIntegerField(null=True, blank=True)
+    tokens_per_minute = models.PositiveBigIntegerField(null=True, blank=True)
+    concurrency = models.PositiveIntegerField(null=True, blank=True)
+    budget_nano = models.PositiveBigIntegerField(
+        "monthly budget, nano-USD", null=True, blank=True, help_text="A billionth of a dollar each."
+    )
+
+    class Meta:
+        abstract = True
+
+
+class Quota(OwnLimits):
+    """Limits of an organization that differ from its plan, or of one of its projects. Empty means
+    for an organization: as the plan; for a project: only the organization's count.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="quotas")
     project = models.ForeignKey(
         Project, on_delete=models.PROTECT, related_name="quotas", null=True, blank=True
     )
-    requests_per_minute = models.PositiveBigIntegerField(null=True, blank=True)
-    tokens_per_minute = models.PositiveBigIntegerField(null=True, blank=True)
-    concurrency = models.PositiveIntegerField(null=True, blank=True)
     storage_bytes = models.PositiveBigIntegerField(null=True, blank=True)
 
     class Meta:
@@ -135,6 +217,9 @@ class Quota(models.Model):
                 fields=["organization", "project"],
                 name="quota_unique_in_organization_and_project",
                 nulls_distinct=False,
+            ),
+            models.CheckConstraint(
+                condition=models.Q(budget_nano__lte=MOST_NANO), name="quota_budget_is_exact"
             ),
         ]
 
@@ -188,7 +273,7 @@ class KeyEnvironment(models.TextChoices):
     TEST = "test"
 
 
-class ApiKey(models.Model):
+class ApiKey(OwnLimits):
     """A key as we keep it: never the key itself. ``version`` grows with every change."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -226,6 +311,9 @@ class ApiKey(models.Model):
             models.CheckConstraint(
                 condition=models.Q(scopes__contained_by=Scope.values, scopes__len__gt=0),
                 name="key_scopes_are_known",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(budget_nano__lte=MOST_NANO), name="key_budget_is_exact"
             ),
         ]
 

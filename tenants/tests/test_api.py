@@ -164,7 +164,7 @@ def test_a_key_implies_its_organization(acme: Organization) -> None:
     client = _with_key(make_key(acme, Scope.MANAGE, Scope.INFERENCE).secret)
     assert [each["slug"] for each in client.get("/api/v1/organizations").json()] == ["acme"]
     shown = client.get("/api/v1/organizations/acme").json()
-    assert (shown["plan"], shown["limits"]["concurrency"]) == ("starter", 20)
+    assert (shown["plan"], shown["limits"]["concurrency"]) == ("starter", 100)
 
 
 def test_a_secret_is_shown_once(owner: APIClient, acme: Organization) -> None:

@@ -190,6 +190,46 @@ def test_the_gateway_learns_who_is_behind_a_key(settings: Settings) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_the_gateway_learns_the_limits_of_everybody_whom_a_call_passes(settings: Settings) -> None:
+    organization = make_organization()
+    made = make_key(organization)
+    with organization_scope(organization.id):
+        Quota.objects.create(organization=organization, concurrency=7, budget_nano=10**12)
+        Quota.objects.create(
+            organization=organization, project=made.key.project, requests_per_minute=0
+        )
+        ApiKey.objects.filter(id=made.key.id).update(budget_nano=5)
+    other = make_organization()  # whose quota is not ours
+    with organization_scope(other.id):
+        Quota.objects.create(organization=other, concurrency=1)
+    mac = key_mac(bytes.fromhex(settings.TESSERA_KEY_PEPPER), made.secret)
+    with _as_gateway() as gateway:
+        found = gateway.execute(
+            "SELECT tier, weight, billing, limits FROM tessera_principal_2(%s)", [mac]
+        ).fetchall()
+    (tier, weight, billing, limits) = found[0]
+    plan = organization.plan
+    assert len(found) == 1
+    assert (tier, weight, billing) == ("standard", 1, "postpaid")
+    nothing = dict.fromkeys(
+        ("requests_per_minute", "tokens_per_minute", "concurrency", "budget_nano")
+    )
+    assert limits == [
+        {
+            "scope": "organization",
+            "id": str(organization.id),
+            "requests_per_minute": plan.requests_per_minute,
+            "tokens_per_minute": plan.tokens_per_minute,
+            "concurrency": 7,
+            "budget_nano": 10**12,
+        },
+        # 0 would mean nothing at all, and who reads it may divide by it.
+        {"scope": "project", "id": str(made.key.project_id), **nothing, "requests_per_minute": 1},
+        {"scope": "key", "id": str(made.key.id), **nothing, "budget_nano": 5},
+    ]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_the_gateway_can_read_nothing_else() -> None:
     make_key(make_organization())
     with _as_gateway() as gateway:
@@ -211,4 +251,4 @@ def test_the_gateway_can_read_nothing_else() -> None:
             " WHERE n.nspname = 'public' AND has_function_privilege(p.oid, 'EXECUTE')"
             " AND p.prosecdef"
         ).fetchall()
-    assert functions == [("tessera_principal",)]
+    assert {name for (name,) in functions} == {"tessera_principal", "tessera_principal_2"}

@@ -19,6 +19,7 @@ from uuid import uuid4
 import msgspec
 import psycopg
 import redis
+from psycopg.types.json import Jsonb
 
 from kernel.ids import ulid
 from kernel.keys import key_mac, key_new
@@ -50,17 +51,20 @@ CONTEXT_TOKENS = 4096
 PRINCIPALS = """
 CREATE TABLE principals (
     mac bytea PRIMARY KEY, key_id text, organization text, project text, scopes text[],
-    models text[], environment text, version bigint, active boolean, expires_at double precision
+    models text[], environment text, version bigint, active boolean, expires_at double precision,
+    tier text, weight int, billing text, limits jsonb
 );
-CREATE FUNCTION tessera_principal(wanted bytea)
+CREATE FUNCTION tessera_principal_2(wanted bytea)
 RETURNS TABLE (
     key_id text, organization text, project text, scopes text[], models text[], environment text,
-    version bigint, active boolean, expires_at double precision
+    version bigint, active boolean, expires_at double precision,
+    tier text, weight int, billing text, limits jsonb
 ) LANGUAGE sql STABLE SECURITY DEFINER AS $$
-    SELECT key_id, organization, project, scopes, models, environment, version, active, expires_at
+    SELECT key_id, organization, project, scopes, models, environment, version, active, expires_at,
+           tier, weight, billing, limits
     FROM principals WHERE mac = wanted
 $$;
-GRANT EXECUTE ON FUNCTION tessera_principal(bytea) TO tessera_gateway;
+GRANT EXECUTE ON FUNCTION tessera_principal_2(bytea) TO tessera_gateway;
 """
 
 
@@ -203,8 +207,13 @@ class Stack:
             "version": 1,
             "active": True,
             "expires_at": None,
+            "tier": "standard",
+            "weight": 1,
+            "billing": "postpaid",
+            "limits": (),
             **changes,
         }
+        row["limits"] = Jsonb(msgspec.to_builtins(row["limits"]))
         columns = ", ".join(row)
         places = ", ".join(f"%({name})s" for name in row)
         with psycopg.connect(self.servers.database_owner, autocommit=True) as connection:

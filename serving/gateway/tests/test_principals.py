@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 
 from kernel.keys import key_mac
 from serving.admission.link import RedisLink
 from serving.gateway.principals import (
     Copy,
+    Limits,
     Principal,
     PrincipalCache,
     PrincipalDatabase,
@@ -20,6 +22,17 @@ from serving.gateway.tests.stack import PEPPER, Servers, Stack
 
 MAC = b"m" * 32
 KEY = b"k" * 32
+FUNCTION_BEFORE = """
+CREATE FUNCTION tessera_principal(wanted bytea)
+RETURNS TABLE (
+    key_id text, organization text, project text, scopes text[], models text[], environment text,
+    version bigint, active boolean, expires_at double precision
+) LANGUAGE sql STABLE SECURITY DEFINER AS $$
+    SELECT key_id, organization, project, scopes, models, environment, version, active, expires_at
+    FROM principals WHERE mac = wanted
+$$;
+GRANT EXECUTE ON FUNCTION tessera_principal(bytea) TO tessera_gateway;
+"""
 
 
 def copy(*, version: int = 1, read_at: float = 1.0, mac_of: str = "k") -> Copy:
@@ -67,8 +80,8 @@ async def test_a_copy_that_was_not_signed_for_this_key_is_not_there(link: RedisL
     assert await cache.read(MAC) is None
     await link.call("FLUSHDB")
     await cache.write(b"x" * 32, copy(mac_of="somebody"))
-    stolen = await link.call("HGET", f"tessera:principal:{(b'x' * 32).hex()}", "copy")
-    await link.call("HSET", f"tessera:principal:{MAC.hex()}", "copy", stolen)
+    stolen = await link.call("HGET", f"tessera:principal:2:{(b'x' * 32).hex()}", "copy")
+    await link.call("HSET", f"tessera:principal:2:{MAC.hex()}", "copy", stolen)
     assert await cache.read(MAC) is None
 
 
@@ -89,6 +102,41 @@ async def test_postgresql_is_asked_as_the_gateways_role_and_only_through_the_fun
     assert (found.principal.key_id, found.principal.models) == (tenant.key_id, ("support",))
     assert await database.read(MAC) is None
     await database.close()
+
+
+async def test_limits_are_read_with_the_principal_and_bearers_without_any_left_out(
+    bare: Stack,
+) -> None:
+    organization = Limits(scope="organization", id="o", requests_per_minute=60)
+    key = Limits(scope="key", id="k", budget_nano=0)
+    limits = (organization, Limits(scope="project", id="p"), key)
+    tenant = bare.tenant(tier="premium", weight=4, billing="prepaid", limits=limits)
+    database = PrincipalDatabase(bare.servers.database_gateway)
+    found = await database.read(key_mac(PEPPER, tenant.key))
+    await database.close()
+    assert found is not None
+    principal = found.principal
+    assert (principal.tier, principal.weight, principal.billing) == ("premium", 4, "prepaid")
+    assert principal.limits == (organization, key)
+
+
+async def test_a_database_of_the_release_before_knows_no_limits(bare: Stack) -> None:
+    tenant = bare.tenant("support")
+    with psycopg.connect(bare.servers.database_owner, autocommit=True) as connection:
+        connection.execute("ALTER FUNCTION tessera_principal_2 RENAME TO kept")
+        connection.execute(FUNCTION_BEFORE)
+        database = PrincipalDatabase(bare.servers.database_gateway)
+        try:
+            found = await database.read(key_mac(PEPPER, tenant.key))
+            again = await database.read(key_mac(PEPPER, tenant.key))
+        finally:
+            await database.close()
+            connection.execute("DROP FUNCTION tessera_principal")
+            connection.execute("ALTER FUNCTION kept RENAME TO tessera_principal_2")
+    assert found is not None
+    assert again is not None
+    assert found.principal == again.principal
+    assert (found.principal.key_id, found.principal.limits) == (tenant.key_id, ())
 
 
 async def test_a_postgresql_that_is_away_says_so_and_rests() -> None:
