@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from . import gateway
+from . import gateway, strict
 from .results import Row
 
 
@@ -23,4 +23,4 @@ class Part:
     missing: Callable[[], str] = lambda: ""
 
 
-PARTS = (Part("gateway", gateway.measure),)
+PARTS = (Part("gateway", gateway.measure), Part("strict", strict.measure))

@@ -28,6 +28,7 @@ from serving.gateway.errors import (
 from serving.gateway.exchange import Exchange
 from serving.gateway.fields import Wanted, parse_chat, parse_completion
 from serving.gateway.head import Request
+from serving.gateway.held import Infer
 from serving.gateway.ratelimit_headers import EXPOSED
 from serving.gateway.reply import Reply
 
@@ -55,6 +56,7 @@ class Api:
     """The handler of the public listener."""
 
     exchange: Exchange
+    infer: Infer
     log: AccessLog
     origins: frozenset[str]
     proxies: Proxies
@@ -120,7 +122,7 @@ class Api:
         if not request.headers.get(b"content-type", b"").lower().startswith(b"application/json"):
             raise WrongMedia
         wanted = _PARSERS[request.path](request.body)
-        await self.exchange.infer(known, wanted, reply, line)
+        await self.infer(known, wanted, reply, line)
 
     async def _models(self, request: Request, reply: Reply, line: Line) -> None:
         if request.method != b"GET":

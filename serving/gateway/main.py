@@ -20,6 +20,7 @@ from serving.gateway.errors import Busy, Unauthorized
 from serving.gateway.exchange import Exchange
 from serving.gateway.failed_keys import FailedKeys
 from serving.gateway.head import Limits
+from serving.gateway.held import Infer, Strict
 from serving.gateway.http import Door
 from serving.gateway.listening import Listeners
 from serving.gateway.metrics import Metrics, read_snapshot, snapshot_path, write_snapshot
@@ -31,7 +32,8 @@ from serving.gateway.upstream import Timeouts, Upstream
 from serving.gateway.what import Directory
 from serving.gateway.where import Fleet
 from serving.gateway.who import Who
-from serving.journal.writer import JournalWriter
+from serving.journal.writer import JournalWriter, SyncMode
+from serving.journal.writer import Limits as JournalLimits
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,9 @@ class Gateway:
             on_revoked=self._who.revoke,
         )
         self._admission = Admission(self._redis, cell=settings.cell, processes=settings.processes)
-        self._journal = JournalWriter.open(settings.journal, node=settings.node)
+        self._journal = JournalWriter.open(
+            settings.journal, node=settings.node, limits=JournalLimits(sync=settings.journal_sync)
+        )
         api = self._api()
         self._door = Door(
             api,
@@ -177,10 +181,16 @@ class Gateway:
         )
         return Api(
             exchange=exchange,
+            infer=self._infer(exchange),
             log=self._log,
             origins=settings.portal_origins,
             proxies=Proxies(settings.trusted_proxies),
         )
+
+    def _infer(self, exchange: Exchange) -> Infer:
+        if self._settings.journal_sync is SyncMode.STRICT:
+            return Strict(exchange.infer, durable=self._journal.durable).infer
+        return exchange.infer
 
     def _directory_changed(self, directory: Directory) -> None:
         for incarnation in self._fleet.update(directory):

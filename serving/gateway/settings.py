@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
+from serving.journal.writer import SyncMode
+
 _SECRET_HEX = 64
 
 
@@ -22,6 +24,7 @@ class Settings:
     home: Path
     cell: str
     node: str
+    journal_sync: SyncMode
     key_pepper: bytes
     document_key: bytes
     salt_key: bytes
@@ -61,6 +64,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         home=Path(environment.get("TESSERA_HOME") or ".tessera").absolute(),
         cell=environment.get("TESSERA_CELL") or "local",
         node=environment.get("TESSERA_NODE") or socket.gethostname(),
+        journal_sync=_sync_mode(environment, "TESSERA_JOURNAL_SYNC"),
         key_pepper=_secret(environment, "TESSERA_KEY_PEPPER"),
         document_key=_secret(environment, "TESSERA_DOCUMENT_KEY"),
         salt_key=_secret(environment, "TESSERA_SALT_KEY"),
@@ -88,6 +92,15 @@ def _needed(environment: Mapping[str, str], name: str) -> str:
     if not value:
         raise SettingsError(f"{name} is not set.")
     return value
+
+
+def _sync_mode(environment: Mapping[str, str], name: str) -> SyncMode:
+    value = environment.get(name) or SyncMode.INTERVAL
+    try:
+        return SyncMode(value)
+    except ValueError:
+        known = " or ".join(f"'{mode}'" for mode in SyncMode)
+        raise SettingsError(f"{name} must be {known}, not '{value}'.") from None
 
 
 def _secret(environment: Mapping[str, str], name: str) -> bytes:

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from kernel.clock import Clock, micros, monotonic, wall
@@ -41,6 +42,13 @@ class JournalFull(Unavailable):
     default_message = "Usage cannot be recorded right now; try again shortly."
 
 
+class SyncMode(StrEnum):
+    """What a power cut may take; a killed process loses nothing in either."""
+
+    INTERVAL = "interval"  # the records of the last ``sync_seconds``
+    STRICT = "strict"  # no settle of an answer whose last byte was sent
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """``unshipped_bytes`` bounds the node's journal; ``free_bytes`` of the disk stay free."""
@@ -49,6 +57,7 @@ class Limits:
     unshipped_bytes: int = 8 * 1024 * 1024 * 1024
     free_bytes: int = 256 * 1024 * 1024
     sync_seconds: float = 0.2
+    sync: SyncMode = SyncMode.INTERVAL
 
 
 DEFAULT_LIMITS = Limits()
@@ -57,12 +66,14 @@ DEFAULT_LIMITS = Limits()
 class JournalWriter:
     """Appends records; each is written when the call returns, so that kill -9 loses none of them.
 
-    What a power cut may lose is the last ``sync_seconds``. A settle of an open intent always finds
+    What a power cut may lose is the last ``sync_seconds``, in ``strict`` mode nothing that
+    ``durable`` was awaited for. A settle of an open intent always finds
     room: its space is kept free from the intent on. Every segment begins with the intents open at
     that moment, so that the last segment alone tells what a dead writer left open.
 
     All of the mutable state: the segment being written, the frames of open intents and of their
-    last checkpoints (``_open``, ``_counted``), and the finished segments that wait to be synced.
+    last checkpoints (``_open``, ``_counted``), the finished segments that wait to be synced, and
+    who waits for the next sync (``_waiting``) with the task that serves them (``_group``).
     Calls come from one thread; only ``_sync`` runs in another, and touches the segments'
     descriptors and ``_refusal`` alone.
     """
@@ -84,6 +95,8 @@ class JournalWriter:
         self._finished: deque[AppendSegment] = deque()
         self._syncing = threading.Lock()
         self._synced = (0, 0)
+        self._waiting: list[asyncio.Future[None]] = []
+        self._group: asyncio.Task[None] | None = None
         self._measured_at = -_MEASURE_SECONDS
 
     @classmethod
@@ -108,6 +121,7 @@ class JournalWriter:
             raise JournalFull(f"No journal can be begun in {folder}: {error.strerror}.") from error
         home = staging.rename(folder / writer_id)
         segment.path = segment_path(home, _FIRST_SEGMENT)
+        sync_folder(home)
         sync_folder(folder)
         writer = cls(home, lock, segment, limits, clock)
         writer._measure()
@@ -161,6 +175,21 @@ class JournalWriter:
         self._counted.pop(fact.event_id, None)
         self._reserved -= len(opened) + _SETTLE_MARGIN
 
+    async def durable(self) -> None:
+        """In ``strict`` mode: everything appended so far is on the disk when this returns.
+
+        One sync serves all who came before it started. Raises ``JournalFull`` when the disk fails:
+        then the last byte must not be sent. In ``interval`` mode it returns at once.
+        """
+        if self._limits.sync is not SyncMode.STRICT:
+            return
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._waiting.append(waiter)
+        if self._group is None:
+            self._group = loop.create_task(self._sync_groups())
+        await waiter
+
     async def run(self) -> None:
         """Sync every ``sync_seconds`` off the request path, until cancelled."""
         while True:
@@ -206,25 +235,42 @@ class JournalWriter:
         self._finished.append(self._segment)
         self._segment = fresh
 
-    def _sync(self) -> None:
+    async def _sync_groups(self) -> None:
+        """Whoever comes while one sync runs is served by the next: it may have missed them."""
+        while self._waiting:
+            served, self._waiting = self._waiting, []
+            is_synced = await asyncio.to_thread(self._sync)
+            for waiter in served:
+                if waiter.done():  # its client has left
+                    continue
+                if is_synced:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(JournalFull(rule="journal_disk"))
+        self._group = None
+
+    def _sync(self) -> bool:
+        """Whether everything appended before the call is on the disk now."""
         with self._syncing:
             try:
-                self._finish_segments()
-                self._sync_current()
+                self._sync_appended()
                 self._measure()
             except OSError:
                 self._refusal = "journal_disk"
                 log.exception("journal sync failed", extra={"writer": self.writer_id})
+                return False
+            return True
 
     def _finish_segments(self) -> None:
         while self._finished:
             self._finished.popleft().finish()
             sync_folder(self._folder)
 
-    def _sync_current(self) -> None:
-        segment = self._segment
+    def _sync_appended(self) -> None:
+        segment = self._segment  # before finishing: a rotation may come in between
+        self._finish_segments()
         reached = (segment.number, segment.used)
-        if reached != self._synced:
+        if segment.fd >= 0 and reached != self._synced:
             os.fdatasync(segment.fd)
             self._synced = reached
 
