@@ -18,6 +18,7 @@ from serving.contracts import (
     Endpoint,
     EndpointsDocument,
     Pool,
+    Price,
     ResidentAdapter,
     Route,
     RoutesDocument,
@@ -118,6 +119,7 @@ def _route(backing: Backing, model: str) -> Route:
         deployment=model,
         created=0,
         arms=(arm,),
+        price=Price(version="price-1", input=100, cached_input=10, output=400),
     )
 
 

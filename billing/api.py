@@ -1,4 +1,4 @@
-"""REST: what an organization used, as JSON and as CSV."""
+"""REST: what an organization used, as JSON and as CSV; what a token costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.export import usage_csv
-from billing.selectors import LABELLED_GROUPS, Group, Period, Totals, Usage, UsageLine, usage_by
+from billing.models import Price
+from billing.money import usd_per_million
+from billing.selectors import (
+    LABELLED_GROUPS,
+    Group,
+    Period,
+    Totals,
+    Usage,
+    UsageLine,
+    price_list_at,
+    usage_by,
+)
 from kernel.errors import Invalid
 from tenants.access import Permission
 from tenants.rest import OrganizationView
@@ -113,6 +124,45 @@ class UsageView(OrganizationView):
 
     def _project(self, named: str) -> UUID | None:
         return project_get(self.organization, named).id if named else None
+
+
+class RatesShape(serializers.Serializer[Any]):
+    input = serializers.CharField()
+    cached_input = serializers.CharField()
+    output = serializers.CharField()
+
+
+class PriceShape(serializers.Serializer[Any]):
+    base_model = serializers.CharField()
+    version = serializers.UUIDField(help_text="The `price_version` of usage at this price.")
+    effective_from = serializers.DateTimeField()
+    usd_per_million_tokens = RatesShape(help_text="Exact decimals in dollars, as text.")
+
+
+class PricesShape(serializers.Serializer[Any]):
+    items = PriceShape(many=True)
+
+
+class PricesView(OrganizationView):
+    permissions: ClassVar = {"GET": Permission.USAGE_READ}
+
+    @extend_schema(responses=PricesShape)
+    def get(self, request: Request) -> Response:
+        """What a token costs now on each base model; a model costs what its base model costs."""
+        return Response({"items": [_price(price) for price in price_list_at(datetime.now(UTC))]})
+
+
+def _price(price: Price) -> dict[str, Any]:
+    return {
+        "base_model": price.base,
+        "version": str(price.id),
+        "effective_from": price.effective_from.isoformat(),
+        "usd_per_million_tokens": {
+            "input": usd_per_million(price.input_nano),
+            "cached_input": usd_per_million(price.cached_input_nano),
+            "output": usd_per_million(price.output_nano),
+        },
+    }
 
 
 def _refuse_unknown(given: Mapping[str, str]) -> None:

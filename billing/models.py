@@ -1,9 +1,19 @@
-"""What was metered. Written by the shipper alone; the application only reads."""
+"""What was metered, written by the shipper alone; what it costs and what is paid, written by
+operators. Rows are only ever added.
+"""
 
 from __future__ import annotations
 
 from django.db import models
 from django.db.models.functions import Now
+
+from kernel.ids import uuid7
+
+MAX_NANO = 2**53 - 1
+"""No amount passes this: Redis' Lua and JavaScript count exactly up to here."""
+
+MAX_NANO_PER_TOKEN = 10**9
+"""One dollar: a call of a million tokens stays far below ``MAX_NANO``."""
 
 
 class UsageEvent(models.Model):
@@ -95,3 +105,38 @@ class JournalPosition(models.Model):
 
     def __str__(self) -> str:
         return f"{self.writer} {self.segment}:{self.offset}"
+
+
+class Price(models.Model):
+    """What a token of each class costs on one base model, in nano-USD, from one instant on.
+
+    A row is a version: ``id`` is what usage carries as its ``price_version``. Nothing is changed; a
+    correction is another row. ``base`` is the slug of a base model of the serving room.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    base = models.CharField("base model", max_length=40)
+    input_nano = models.BigIntegerField("input, nano-USD per token")
+    cached_input_nano = models.BigIntegerField("cached input, nano-USD per token")
+    output_nano = models.BigIntegerField("output, nano-USD per token")
+    effective_from = models.DateTimeField()
+    created_by = models.CharField(max_length=254)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "price"
+        ordering = ["base", "-effective_from", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(
+                    input_nano__range=(0, MAX_NANO_PER_TOKEN),
+                    cached_input_nano__range=(0, MAX_NANO_PER_TOKEN),
+                    output_nano__range=(0, MAX_NANO_PER_TOKEN),
+                ),
+                name="price_is_a_rate",
+            ),
+        ]
+        indexes = [models.Index(fields=["base", "-effective_from", "-id"], name="price_by_base")]
+
+    def __str__(self) -> str:
+        return f"{self.base} from {self.effective_from:%Y-%m-%d %H:%M}"

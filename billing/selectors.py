@@ -1,4 +1,6 @@
-"""Reads. Every one is for one organization, which the caller names."""
+"""Reads. What is an organization's is for one organization, which the caller names; prices are
+everybody's.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from uuid import UUID
 from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
-from billing.models import UsageEvent
+from billing.models import Price, UsageEvent
 from kernel.errors import Invalid
 from kernel.usage import Completeness, Kind
 from tenants.models import ApiKey, Project
@@ -131,6 +133,20 @@ def usage_event_list(
 ) -> QuerySet[UsageEvent]:
     """The single requests behind the sums, newest first."""
     return _events(organization_id, period, project_id).order_by("-occurred_at", "-event_id")
+
+
+def price_at(base: str, instant: datetime) -> Price | None:
+    """The price of a base model at an instant; None where it has none, and is not served."""
+    return price_list_at(instant).filter(base=base).first()
+
+
+def price_list_at(instant: datetime) -> QuerySet[Price]:
+    """The price of every base model that has one, by its slug."""
+    return (
+        Price.objects.filter(effective_from__lte=instant)
+        .order_by("base", "-effective_from", "-id")
+        .distinct("base")
+    )
 
 
 def _events(organization_id: UUID, period: Period, project_id: UUID | None) -> QuerySet[UsageEvent]:

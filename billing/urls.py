@@ -4,4 +4,7 @@ from django.urls import path
 
 from billing import api
 
-urlpatterns = [path("usage", api.UsageView.as_view())]
+urlpatterns = [
+    path("usage", api.UsageView.as_view()),
+    path("prices", api.PricesView.as_view()),
+]

@@ -25,6 +25,7 @@ from serving.contracts import (
     Endpoint,
     EndpointsDocument,
     Pool,
+    Price,
     ResidentAdapter,
     Route,
     RoutesDocument,
@@ -234,6 +235,7 @@ def _route(model: Model) -> Route:
         name=model.name,
         deployment=model.deployment,
         created=1_700_000_000,
+        price=Price(version="price-1", input=100, cached_input=10, output=400),
         arms=(
             Arm(
                 version=model.version,

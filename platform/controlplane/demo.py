@@ -18,6 +18,7 @@ from uuid import UUID
 
 from controlplane.embedded.announcement import Demo, DemoOrganization
 from controlplane.engine.base import DEMO, DemoBase
+from controlplane.prices import base_price_ensure
 from serving.models import Artifact, ArtifactStatus, BaseModel, Deployment, ModelVersion
 from serving.selectors import artifact_get
 from serving.services import (
@@ -40,6 +41,8 @@ from tenants.services import key_create, organization_create, user_save
 QUESTION = "What is your refund policy?"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 CALLER = Caller.system("demo")
+# Nano-USD per token, for a model of this size: 0.02, 0.01 and 0.06 dollars per million tokens.
+PRICE = {"input_nano": 20, "cached_input_nano": 10, "output_nano": 60}
 
 Say = Callable[[str], None]
 
@@ -77,10 +80,12 @@ def demo_seed(path: Path, *, base: DemoBase | None, say: Say) -> Demo:
 
 
 def base_register(base: DemoBase) -> BaseModel:
-    """Offer the demo's base model to every organization of this installation."""
-    return base_model_register(
+    """Offer the demo's base model to every organization of this installation, at a price."""
+    registered = base_model_register(
         base.folder, slug=base.name, name=base.name, served_name=base.name, caller=CALLER
     )
+    base_price_ensure(registered.slug, caller=CALLER, **PRICE)
+    return registered
 
 
 def _new_logins() -> Demo:

@@ -8,6 +8,7 @@ import logging
 
 import msgspec
 from django.db import connection
+from django.utils import timezone
 from redis import Redis
 
 from controlplane.routes import routes_document
@@ -89,7 +90,7 @@ def documents(cell: str) -> list[Document]:
     """What a cell's gateways should know now, in the order in which they should learn it."""
     with platform_scope():
         endpoints = [fleet.endpoints_document(row) for row in fleet.cluster_list_of_cell(cell)]
-        return [*endpoints, routes_document(cell)]
+        return [*endpoints, routes_document(cell, at=timezone.now())]
 
 
 def sequence_now(kind: Kind, scope: str) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from itertools import groupby
+from uuid import UUID
 
-from serving.contracts import Arm, Pool, Route, RoutesDocument
+from controlplane.prices import route_prices
+from serving.contracts import Arm, Pool, Price, Route, RoutesDocument
 from serving.models import Pool as PoolRow
 from serving.selectors import fleet
 from serving.selectors.fleet import PlacedVersion
@@ -13,23 +16,27 @@ from serving.selectors.fleet import PlacedVersion
 FULL_WEIGHT = 10_000
 
 
-def routes_document(cell: str) -> RoutesDocument:
+def routes_document(cell: str, *, at: datetime) -> RoutesDocument:
     """Every deployment of a cell that should be running, also while nothing answers for it yet.
 
-    A name that exists but has no engine is 503 at the gateway, not 404. Needs the platform's scope.
+    A name that exists but has no engine or no price is 503 at the gateway, not 404. Prices are
+    those of the instant ``at``. Needs the platform's scope.
     """
+    pools = fleet.pool_list_of_cell(cell)
+    by_base = route_prices(at)
+    prices = {row.id: by_base[row.base.slug] for row in pools if row.base.slug in by_base}
     return RoutesDocument(
         cell=cell,
-        pools=tuple(_pool(row) for row in fleet.pool_list_of_cell(cell)),
-        routes=tuple(routes(fleet.placed_versions(cell))),
+        pools=tuple(_pool(row) for row in pools),
+        routes=tuple(routes(fleet.placed_versions(cell), prices)),
     )
 
 
-def routes(placed: Iterable[PlacedVersion]) -> list[Route]:
-    """One route per deployment, ordered by deployment."""
+def routes(placed: Iterable[PlacedVersion], prices: Mapping[UUID, Price]) -> list[Route]:
+    """One route per deployment, ordered by deployment; ``prices`` by pool."""
     ordered = sorted(placed, key=lambda placement: str(placement.deployment_id))
     grouped = groupby(ordered, key=lambda placement: placement.deployment_id)
-    return [_route(list(placements)) for _, placements in grouped]
+    return [_route(list(placements), prices) for _, placements in grouped]
 
 
 def served_version(placements: list[PlacedVersion]) -> list[PlacedVersion]:
@@ -46,7 +53,7 @@ def served_version(placements: list[PlacedVersion]) -> list[PlacedVersion]:
     return [placement for placement in placements if placement.version_id == newest]
 
 
-def _route(placements: list[PlacedVersion]) -> Route:
+def _route(placements: list[PlacedVersion], prices: Mapping[UUID, Price]) -> Route:
     served = served_version(placements)
     first = served[0]
     return Route(
@@ -65,6 +72,7 @@ def _route(placements: list[PlacedVersion]) -> Route:
                 pools=tuple(str(placement.pool_id) for placement in served),
             ),
         ),
+        price=prices.get(first.pool_id),
     )
 
 

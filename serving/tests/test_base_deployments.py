@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.conf import settings
 from django.test import Client
+from django.utils import timezone
 
 from controlplane.routes import routes_document
 from serving.models import Cluster, EngineReplica, Placement, ReplicaAdapter, ReplicaState
@@ -41,7 +42,7 @@ def test_it_is_named_by_its_base_and_leads_to_the_engines_own_model(client: Clie
     plain_deployment(client)
     with platform_scope():
         base = Placement.objects.get().version.made_for
-        [route] = routes_document(settings.TESSERA_CELL).routes
+        [route] = routes_document(settings.TESSERA_CELL, at=timezone.now()).routes
     assert route.name == "plain"
     assert (route.arms[0].adapter, route.arms[0].digest) == (base.served_name, base.digest)
 

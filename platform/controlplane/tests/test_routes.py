@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from controlplane.routes import routes, served_version
+from serving.contracts import Price
 from serving.selectors.fleet import PlacedVersion
 
 
@@ -56,7 +57,8 @@ def test_one_route_for_each_deployment_with_all_weight_on_one_version() -> None:
             placed(1, wanted=True, pool=1),
             placed(1, wanted=True, pool=2),
             placed(5, wanted=True, deployment=2, slug="legal"),
-        ]
+        ],
+        {},
     )
     assert [route.name for route in found] == ["support", "legal"]
     [arm] = found[0].arms
@@ -65,4 +67,11 @@ def test_one_route_for_each_deployment_with_all_weight_on_one_version() -> None:
 
 def test_the_same_rows_make_the_same_routes_in_any_order() -> None:
     rows = [placed(n, wanted=True, deployment=n) for n in range(1, 6)]
-    assert routes(rows) == routes(reversed(rows))
+    assert routes(rows, {}) == routes(reversed(rows), {})
+
+
+def test_a_route_costs_what_its_pool_costs_and_nothing_is_made_up() -> None:
+    price = Price(version="v", input=1, cached_input=2, output=3)
+    rows = [placed(1, wanted=True, pool=1), placed(2, wanted=True, deployment=2, pool=2)]
+    found = routes(rows, {UUID(int=1): price})
+    assert [route.price for route in found] == [price, None]

@@ -29,6 +29,7 @@ from serving.contracts import (
     Endpoint,
     EndpointsDocument,
     Pool,
+    Price,
     ResidentAdapter,
     Route,
     RoutesDocument,
@@ -46,6 +47,7 @@ from supervisor.valkey import ValkeyServer
 PEPPER, DOCUMENT_KEY, SALT_KEY, ENGINE_KEY = (bytes([n]) * 32 for n in (1, 2, 3, 4))
 POOL = "pool-1"
 CONTEXT_TOKENS = 4096
+PRICE = Price(version="price-1", input=100, cached_input=10, output=400)  # nano-USD a token
 
 # The function that gateways call, over a table of this test's own.
 PRINCIPALS = """
@@ -472,6 +474,7 @@ def _route(tenant: Tenant, name: str) -> Route:
         name=name,
         deployment=f"deployment-{name}",
         created=1_700_000_000,
+        price=PRICE,
         arms=(
             Arm(
                 version=f"version-{name}",

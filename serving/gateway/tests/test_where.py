@@ -10,6 +10,7 @@ from serving.contracts import (
     Endpoint,
     EndpointsDocument,
     Pool,
+    Price,
     ResidentAdapter,
     Route,
     RoutesDocument,
@@ -18,6 +19,8 @@ from serving.gateway.errors import Busy, ModelNotFound
 from serving.gateway.principals import Principal
 from serving.gateway.what import Directory, Target, choose_arm
 from serving.gateway.where import BOUND, Fleet, Replica, choose
+
+PRICE = Price(version="price-1", input=100, cached_input=10, output=400)
 
 
 def endpoint(name: str, *adapters: str, pool: str = "pool") -> Endpoint:
@@ -45,7 +48,7 @@ def arm(adapter: str = "a", *, weight: int = 10_000, pools: tuple[str, ...] = ("
 def route(*arms: Arm, name: str = "model", project: str = "p", subject: str = "key") -> Route:
     return Route(
         organization="o", project=project, name=name, deployment="d", created=1, arms=arms,
-        subject=subject, hash_salt="s",
+        subject=subject, hash_salt="s", price=PRICE,
     )  # fmt: skip
 
 
