@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from serving.gateway.connection import Cut, Garbage, UpstreamError
 from serving.gateway.errors import GatewayError
 from serving.gateway.reply import EVENTS, Reply
 from serving.gateway.stream import EventFilter
-from serving.gateway.upstream import Cut, Garbage, UpstreamError
 from serving.gateway.who import Known
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024

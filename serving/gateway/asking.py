@@ -7,11 +7,14 @@ from functools import lru_cache
 
 import msgspec
 
+from serving.gateway.connection import Garbage
 from serving.gateway.errors import BadRequest
 from serving.gateway.fields import Wanted
+from serving.gateway.prefix import blocks
 from serving.gateway.principals import Principal
+from serving.gateway.replica import Wish
+from serving.gateway.settle import BYTES_PER_TOKEN
 from serving.gateway.stream import PLAIN_EXTRAS, Meter, decode_chunk, renamed
-from serving.gateway.upstream import Garbage
 from serving.gateway.what import Target
 
 _encode = msgspec.json.Encoder().encode
@@ -31,6 +34,19 @@ def output_limit(wanted: int | None, target: Target) -> int | None:
     """The client's limit, else the model's default; nothing when the context is the tighter one."""
     limit = wanted or target.pool.default_output_tokens
     return limit if limit < target.pool.context_tokens else None
+
+
+def wish(wanted: Wanted, target: Target, salt: str, limit: int | None) -> Wish:
+    """What the choice of a replica goes by."""
+    adapter = target.arm.adapter
+    return Wish(
+        adapter=adapter,
+        blocks=blocks(wanted.rest, salt=salt, adapter=adapter),
+        prompt_tokens=wanted.prompt_bytes // BYTES_PER_TOKEN,
+        output_tokens=(limit or target.pool.default_output_tokens)
+        * wanted.choices
+        * wanted.prompts,
+    )
 
 
 def may_overflow(wanted: Wanted, limit: int, target: Target) -> bool:

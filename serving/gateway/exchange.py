@@ -17,8 +17,10 @@ from serving.admission.values import Grant
 from serving.gateway import asking, hold, settle
 from serving.gateway.access import Line
 from serving.gateway.answers import OpenStreams, PlainAnswer, StreamAnswer
+from serving.gateway.attempts import Elsewhere, TooLong, engine_busy, nobody, unreachable
+from serving.gateway.connection import EngineConnection, NotReached, UpstreamError
+from serving.gateway.ejection import Failure
 from serving.gateway.errors import (
-    Busy,
     EngineFailed,
     GatewayError,
     NotAllowed,
@@ -27,38 +29,19 @@ from serving.gateway.errors import (
 from serving.gateway.fields import Wanted
 from serving.gateway.metrics import Metrics
 from serving.gateway.ratelimit_headers import allowance_headers
+from serving.gateway.replica import Load, Replica, Wish
 from serving.gateway.reply import Reply
 from serving.gateway.settle import Account, Journal, OpenAccounts
 from serving.gateway.stream import EventFilter, Meter
-from serving.gateway.upstream import (
-    EngineConnection,
-    NotReached,
-    Timeouts,
-    Upstream,
-    UpstreamError,
-)
+from serving.gateway.upstream import Timeouts, Upstream
 from serving.gateway.what import Directory, Target, not_ready
-from serving.gateway.where import Fleet, Replica, affinity, choose
+from serving.gateway.where import Fleet
 from serving.gateway.who import Known, Who
 
 log = logging.getLogger(__name__)
 
 SCOPE = "inference"
-MAX_ATTEMPTS = 3
 _DONE = b"data: [DONE]\n\n"
-
-
-class Elsewhere(Exception):
-    """This replica did not answer; another may. ``error`` is what the client hears if none does."""
-
-    def __init__(self, error: GatewayError, *, was_asked: bool) -> None:
-        self.error = error
-        self.was_asked = was_asked
-        super().__init__(error.code)
-
-
-class TooLong(Exception):
-    """The engine finds prompt and output limit together longer than its context."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,13 +52,16 @@ class Call:
     wanted: Wanted
     target: Target
     salt: str
+    wish: Wish
     reply: Reply
     line: Line
     started_at: float
     account: Account
     grant: Grant
     limit: int | None = None
+    load: Load | None = None  # on the replica that is asked
     tried: set[str] = field(default_factory=set)
+    asked: int = 0  # of those, how many took the request and failed
 
     @property
     def meter(self) -> Meter:
@@ -136,17 +122,20 @@ class Exchange:
         used = settle.UNUSED
         try:
             account = self._open_account(known, wanted, target, event_id, grant)
+            limit = hold.granted_limit(limit, request, grant)
+            salt = asking.cache_salt(self.salt_key, known.principal, wanted.salt)
             call = Call(
                 known=known,
                 wanted=wanted,
                 target=target,
-                salt=asking.cache_salt(self.salt_key, known.principal, wanted.salt),
+                salt=salt,
+                wish=asking.wish(wanted, target, salt, limit),
                 reply=reply,
                 line=line,
                 started_at=started_at,
                 account=account,
                 grant=grant,
-                limit=hold.granted_limit(limit, request, grant),
+                limit=limit,
             )
             try:
                 await self._accounted(call)
@@ -193,18 +182,22 @@ class Exchange:
 
     async def _find_answer(self, call: Call) -> None:
         """Ask one replica after the other, as long as nothing has been sent to the client."""
-        failure = Elsewhere(not_ready(call.wanted.model), was_asked=False)
-        while len(call.tried) < MAX_ATTEMPTS and (replica := self._choose(call)) is not None:
+        failure: Elsewhere | None = None
+        while (replica := self._choose(call)) is not None:
             call.tried.add(replica.endpoint.incarnation)
             try:
                 await self._ask(call, replica)
             except Elsewhere as error:
                 failure = error
+                call.asked += error.was_asked
                 self.metrics.count(
                     "tessera_gateway_upstream_failures_total", "kind", error.error.code
                 )
             else:
                 return
+        if failure is None:
+            is_held = bool(self.fleet.holding(call.target, self.clock()))
+            failure = nobody(call.wanted.model, is_held=is_held)
         code = failure.error.code
         self._close(
             call,
@@ -213,17 +206,13 @@ class Exchange:
         raise failure.error
 
     def _choose(self, call: Call) -> Replica | None:
-        now = self.clock()
-        return choose(
-            self.fleet.holding(call.target, now),
-            affinity=affinity(call.salt, call.target.arm.adapter),
-            now=now,
-            tried=call.tried,
+        return self.fleet.choose(
+            call.target, call.wish, now=self.clock(), tried=call.tried, asked=call.asked
         )
 
     async def _ask(self, call: Call, replica: Replica) -> None:
         call.line.replica = replica.endpoint.replica
-        replica.outstanding += 1
+        call.load = load = replica.take(call.wish)
         try:
             try:
                 await self._attempt(call, replica, call.limit)
@@ -232,7 +221,7 @@ class Exchange:
                 # context behind the prompt, which only the engine can count.
                 await self._attempt(call, replica, None)
         finally:
-            replica.outstanding -= 1
+            load.give_back()
 
     async def _attempt(self, call: Call, replica: Replica, limit: int | None) -> None:
         call.line.attempts += 1
@@ -246,8 +235,8 @@ class Exchange:
             try:
                 connection = await self.upstream.connection(endpoint)
             except NotReached as error:
-                replica.rest(self.clock())
-                raise Elsewhere(_unreachable(), was_asked=False) from error
+                self.fleet.failed(replica, error.failure, self.clock())
+                raise Elsewhere(unreachable(), was_asked=False) from error
             is_reused = connection.exchanges > 0
             call.account.ask(endpoint)
             answer = self._answer(call, connection)
@@ -289,6 +278,7 @@ class Exchange:
             connection.send(
                 request,
                 answer,
+                is_stream=stream is not None,
                 first_seconds=self.timeouts.first_token if stream else self.timeouts.answer,
                 idle_seconds=self.timeouts.idle,
             )
@@ -325,12 +315,15 @@ class Exchange:
             self._close(call, settle.refused(error.code))
             raise error
         elif answer.status in {429, 503}:
-            raise Elsewhere(_engine_busy(), was_asked=False)
+            replica.rest(self.clock())
+            raise Elsewhere(engine_busy(), was_asked=False)
         else:
+            self.fleet.failed(replica, Failure.ERROR, self.clock())
             raise Elsewhere(EngineFailed(), was_asked=True)
 
     def _finish(self, call: Call, replica: Replica, answer: PlainAnswer | StreamAnswer) -> None:
         if isinstance(answer, StreamAnswer):
+            replica.succeeded()
             self._close(call, settle.finished(call.meter, call.account.estimate))
             call.reply.finish(_DONE)
             return
@@ -341,14 +334,15 @@ class Exchange:
         except UpstreamError as error:
             self._failed(call, replica, error)
             return
+        replica.succeeded()
         self._close(call, settle.finished(call.meter, call.account.estimate))
         self._first_byte(call)
         call.reply.send(200, content)
 
     def _failed(self, call: Call, replica: Replica, error: UpstreamError) -> None:
         log.warning("engine %s: %s: %s", replica.endpoint.replica, type(error).__name__, error)
+        self.fleet.failed(replica, error.failure, self.clock())
         if not call.reply.has_started:
-            replica.rest(self.clock())
             raise Elsewhere(EngineFailed(), was_asked=True) from error
         self.metrics.count(
             "tessera_gateway_upstream_failures_total", "kind", "engine_failed_midway"
@@ -379,6 +373,8 @@ class Exchange:
         line.output = ending.quantities.get("output", 0)
 
     def _first_byte(self, call: Call) -> None:
+        if call.load is not None:
+            call.load.prompt_is_done()
         seconds = self.clock() - call.started_at
         call.line.first_byte_ms = round(seconds * 1000, 3)
         self.metrics.observe("tessera_gateway_first_token_seconds", seconds)
@@ -396,19 +392,3 @@ def _left(account: Account) -> settle.Ending:
     if not account.was_asked:
         return settle.refused("client_gone")
     return settle.cut(account.meter, account.estimate, "client_gone")
-
-
-def _unreachable() -> Busy:
-    return Busy(
-        "The model's engine cannot be reached right now; try again shortly.",
-        code="engine_unreachable",
-        retry_after_seconds=2,
-    )
-
-
-def _engine_busy() -> Busy:
-    return Busy(
-        "The model's engine is full right now; try again shortly.",
-        code="engine_busy",
-        retry_after_seconds=1,
-    )

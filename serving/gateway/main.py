@@ -11,6 +11,7 @@ from typing import IO, Any
 from kernel.clock import monotonic, wall
 from serving.admission.client import RENEW_SECONDS, Admission
 from serving.admission.link import RedisLink
+from serving.gateway import routing_metrics
 from serving.gateway.access import AccessLog
 from serving.gateway.addresses import Proxies
 from serving.gateway.answers import OpenStreams
@@ -25,6 +26,7 @@ from serving.gateway.http import Door
 from serving.gateway.listening import Listeners
 from serving.gateway.metrics import Metrics, read_snapshot, snapshot_path, write_snapshot
 from serving.gateway.principals import PrincipalCache, PrincipalDatabase
+from serving.gateway.probing import Prober
 from serving.gateway.settings import Settings
 from serving.gateway.settle import OpenAccounts
 from serving.gateway.status import Status
@@ -73,6 +75,7 @@ class Gateway:
         self._streams = OpenStreams()
         self._fleet = Fleet()
         self._upstream = Upstream(engine_key=settings.engine_key)
+        self._prober = Prober(self._fleet, self._upstream, quiet_seconds=settings.quiet_seconds)
         self._redis = RedisLink(settings.redis_url, timeout_seconds=REDIS_SECONDS)
         self._push = RedisLink(settings.redis_url, timeout_seconds=_PUSH_SECONDS)
         self._database = PrincipalDatabase(settings.database_url)
@@ -112,6 +115,7 @@ class Gateway:
         self._begin(self._documents.run())
         self._begin(self._journal.run())
         self._begin(self._tick())
+        self._begin(self._prober.run())
         self._begin(self._flush_log())
         await self._listeners.open()
         self._begin(self._listeners.watch())
@@ -193,7 +197,7 @@ class Gateway:
         return exchange.infer
 
     def _directory_changed(self, directory: Directory) -> None:
-        for incarnation in self._fleet.update(directory):
+        for incarnation in self._fleet.update(directory, monotonic()):
             self._upstream.forget(incarnation)
         self._write_snapshot()
 
@@ -243,6 +247,7 @@ class Gateway:
         metrics.gauge("tessera_gateway_streams", len(self._streams))
         metrics.gauge("tessera_gateway_slots_held", self._admission.held)
         metrics.gauge("tessera_gateway_upstream_connections", self._upstream.open_connections)
+        routing_metrics.tell(metrics, self._fleet, self._prober)
         metrics.gauge("tessera_gateway_redis_up", self._redis.is_up)
         metrics.gauge("tessera_gateway_database_up", self._who.database_up)
         metrics.gauge("tessera_gateway_routes_sequence", self._documents.routes_sequence)

@@ -21,6 +21,14 @@ _HELP = {
     "tessera_gateway_endings_total": "Inference calls by how they ended.",
     "tessera_gateway_tokens_total": "Tokens metered, by class.",
     "tessera_gateway_upstream_failures_total": "Engine failures met, by kind.",
+    "tessera_gateway_choices_total": "Replicas chosen, by known prefix, hashed home or least load.",
+    "tessera_gateway_ejections_total": "Replicas ejected, by reason.",
+    "tessera_gateway_probes_total": "Probes of ejected replicas, by outcome.",
+    "tessera_gateway_retries_total": "Calls tried elsewhere or refused that by the budget.",
+    "tessera_gateway_replica_outstanding_tokens": "Tokens estimated to be still computed.",
+    "tessera_gateway_replica_outstanding_requests": "Requests under way on a replica.",
+    "tessera_gateway_replica_ejected": "Processes that have ejected the replica.",
+    "tessera_gateway_retry_budget": "Retries that a pool's calls have left, over all processes.",
     "tessera_gateway_local_admissions_total": "Calls admitted on the local share, Redis away.",
     "tessera_gateway_local_refusals_total": "Calls refused by the local share, Redis away.",
     "tessera_gateway_principal_reads_total": "Principals read from PostgreSQL.",
@@ -89,6 +97,13 @@ class Metrics:
 
     def gauge(self, name: str, value: float) -> None:
         self._gauges[name] = float(value)
+
+    def gauges(self, name: str, label: str, values: Mapping[str, float]) -> None:
+        """All values that a gauge has, by its label; those it had before and has no more go."""
+        for full in [full for full in self._gauges if full.startswith(f"{name}{{")]:
+            del self._gauges[full]
+        for value, number in values.items():
+            self._gauges[f'{name}{{{label}="{value}"}}'] = float(number)
 
     def snapshot(self, at: float) -> Snapshot:
         return Snapshot(at, dict(self._counters), dict(self._gauges), self._histograms)

@@ -36,6 +36,7 @@ class Settings:
     first_token_seconds: float
     idle_seconds: float
     answer_seconds: float
+    quiet_seconds: float
     body_bytes: int
     head_seconds: float
     body_seconds: float
@@ -76,6 +77,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         first_token_seconds=_number(environment, "TESSERA_GATEWAY_FIRST_TOKEN_SECONDS", 120),
         idle_seconds=_number(environment, "TESSERA_GATEWAY_IDLE_SECONDS", 60),
         answer_seconds=_number(environment, "TESSERA_GATEWAY_ANSWER_SECONDS", 600),
+        quiet_seconds=_number(environment, "TESSERA_GATEWAY_QUIET_SECONDS", 10),
         body_bytes=int(_number(environment, "TESSERA_GATEWAY_BODY_BYTES", 4 * 1024 * 1024)),
         head_seconds=_number(environment, "TESSERA_GATEWAY_HEAD_SECONDS", 10),
         body_seconds=_number(environment, "TESSERA_GATEWAY_BODY_SECONDS", 60),

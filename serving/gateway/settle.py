@@ -12,7 +12,7 @@ from serving.admission.values import Used
 from serving.contracts import Endpoint, Price
 from serving.gateway.stream import Meter
 
-_BYTES_PER_TOKEN = 4  # a guess for the intent only: what a death without any count books
+BYTES_PER_TOKEN = 4  # a guess for the intent only: what a death without any count books
 NOTHING: Mapping[str, int] = {"input": 0, "cached_input": 0, "output": 0}
 UNUSED = Used(input_tokens=0, output_tokens=0, cost_nano=0)
 
@@ -34,7 +34,7 @@ class Ending:
 
 
 def prompt_estimate(prompt_bytes: int) -> dict[str, int]:
-    tokens = max(1, prompt_bytes // _BYTES_PER_TOKEN)
+    tokens = max(1, prompt_bytes // BYTES_PER_TOKEN)
     return {"input": tokens, "cached_input": 0, "output": 0}
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from serving.gateway.upstream import Garbage
+from serving.gateway.connection import Garbage
 
 MAX_EVENT_BYTES = 1024 * 1024
 _END = b"\n\n"

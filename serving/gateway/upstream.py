@@ -8,55 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol, cast
-
-import httptools
 
 from serving.contracts import Endpoint, engine_api_key
+from serving.gateway.connection import EngineConnection, NotReached, Pulse
+from serving.gateway.watchdog import Signs
 
 PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 IDLE_KEEP_SECONDS = 3.0  # engines close idle connections after 5
 _CONNECT_SECONDS = 2.0
-_MAX_HEAD_BYTES = 32 * 1024
-_MAX_HEADERS = 64
 _MAX_IDLE_PER_REPLICA = 256
-
-
-class UpstreamError(Exception):
-    """The engine did not do its part; the text is for our own log."""
-
-
-class NotReached(UpstreamError):
-    """Nobody took the connection: nothing was asked."""
-
-
-class Cut(UpstreamError):
-    """The connection ended before the answer did."""
-
-
-class Garbage(UpstreamError):
-    """What came is no answer of an engine."""
-
-
-class Silent(UpstreamError):
-    """Nothing came in time."""
-
-
-class Sink(Protocol):
-    """Who takes an answer. Calls come in this order; after ``failed`` or ``ended`` none follows.
-
-    ``head`` and ``body`` may raise ``UpstreamError``, which ends the exchange with ``failed``.
-    """
-
-    def head(self, status: int, content_type: bytes) -> None: ...
-    def body(self, data: bytes) -> None: ...
-    def ended(self) -> None: ...
-    def failed(self, error: UpstreamError) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """In seconds: until the head of an answer, streamed or whole, and between two pieces of it."""
+    """In seconds: until an answer's first piece, streamed or whole, and between two pieces of it.
+
+    An answer's head is no piece of it: engines send that before they have computed anything.
+    """
 
     first_token: float
     answer: float
@@ -71,6 +39,7 @@ class Upstream:
         self._engine_key = engine_key
         self._idle: dict[str, list[EngineConnection]] = {}
         self._open: set[EngineConnection] = set()
+        self._pulses: dict[str, Pulse] = {}
         self._heads: dict[tuple[str, str], bytes] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -81,7 +50,7 @@ class Upstream:
             connection = idle.pop()
             if connection.is_usable:
                 return connection
-        return await self._connect(endpoint)
+        return await self.connect(endpoint)
 
     def request(self, endpoint: Endpoint, path: str, body: bytes, *, request_id: str) -> bytes:
         """The bytes of a request to one of ``PATHS``, with the replica's own key."""
@@ -108,6 +77,35 @@ class Upstream:
         """The incarnation is gone: what is idle is closed, what is under way ends by itself."""
         for connection in self._idle.pop(incarnation, ()):
             connection.abort()
+        self._pulses.pop(incarnation, None)
+
+    def give_up(self, incarnation: str, *, also_whole: bool) -> None:
+        """End what waits there for the first piece of its answer; whole answers only if asked to.
+
+        They are given up as silent, and may be tried elsewhere.
+        """
+        for connection in tuple(self._open):
+            if connection.incarnation == incarnation:
+                connection.give_up(also_whole=also_whole)
+
+    def signs(self) -> dict[str, Signs]:
+        """What shows whether replicas get on, by incarnation."""
+        first: dict[str, float] = {}
+        following: dict[str, float] = {}
+        for connection in self._open:
+            since = connection.waits_since
+            if since is not None:
+                oldest = following if connection.has_begun else first
+                name = connection.incarnation
+                oldest[name] = min(since, oldest.get(name, since))
+        return {
+            name: Signs(
+                first_since=first.get(name),
+                next_since=following.get(name),
+                heard_at=pulse.heard_at,
+            )
+            for name, pulse in self._pulses.items()
+        }
 
     def sweep(self) -> None:
         """End exchanges that are silent for too long, drop connections that idled too long."""
@@ -128,8 +126,10 @@ class Upstream:
     def open_connections(self) -> int:
         return len(self._open)
 
-    async def _connect(self, endpoint: Endpoint) -> EngineConnection:
-        connection = EngineConnection(endpoint.incarnation, self._open, self._loop)
+    async def connect(self, endpoint: Endpoint) -> EngineConnection:
+        """A new connection. Raises ``NotReached``."""
+        pulse = self._pulses.setdefault(endpoint.incarnation, Pulse())
+        connection = EngineConnection(endpoint.incarnation, self._open, pulse, self._loop)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await self._open_transport(connection, endpoint.address)
@@ -153,197 +153,3 @@ class Upstream:
             f"POST {path} HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
             f"authorization: Bearer {key}\r\nx-request-id: "
         ).encode()
-
-
-class EngineConnection(asyncio.Protocol):
-    """One connection and the exchange on it, if there is one.
-
-    All of its mutable state: the sink of the exchange, how far its answer is, and its deadline.
-    """
-
-    __slots__ = (
-        "_deadline",
-        "_first_deadline",
-        "_framed",
-        "_head_bytes",
-        "_headers",
-        "_idle_seconds",
-        "_in_head",
-        "_is_complete",
-        "_keeps_alive",
-        "_loop",
-        "_open",
-        "_parser",
-        "_parts",
-        "_paused",
-        "_sink",
-        "_status",
-        "_transport",
-        "_type",
-        "exchanges",
-        "idle_since",
-        "incarnation",
-        "is_usable",
-        "on_body",
-    )
-
-    _transport: asyncio.Transport
-
-    def __init__(
-        self,
-        incarnation: str,
-        registry: set[EngineConnection],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self.incarnation = incarnation
-        self.idle_since = 0.0
-        self.is_usable = False
-        self.exchanges = 0
-        self._open = registry
-        self._loop = loop
-        self._parts: list[bytes] = []
-        self.on_body = self._parts.append  # before the parser is made: it looks only once
-        self._parser = httptools.HttpResponseParser(self)
-        self._sink: Sink | None = None
-        self._in_head = False
-        self._head_bytes = 0
-        self._headers = 0
-        self._type = b""
-        self._framed = False
-        self._status = 0
-        self._is_complete = False
-        self._keeps_alive = False
-        self._deadline = self._first_deadline = 0.0
-        self._idle_seconds = 0.0
-        self._paused = False
-
-    def send(
-        self, request: bytes, sink: Sink, *, first_seconds: float, idle_seconds: float
-    ) -> None:
-        """Ask; the sink hears the rest. The connection must be usable."""
-        self.is_usable = False
-        self.exchanges += 1
-        self._sink = sink
-        self._in_head = True
-        self._head_bytes = 0
-        self._headers = 0
-        self._type = b""
-        self._framed = False
-        self._idle_seconds = idle_seconds
-        self._status = 0
-        self._is_complete = False
-        self._parts.clear()
-        self._deadline = self._first_deadline = self._loop.time() + first_seconds
-        self._transport.write(request)
-
-    @property
-    def was_stale(self) -> bool:
-        """Whether not one byte came in the exchange at hand."""
-        return self._in_head and self._head_bytes == 0
-
-    def abort(self) -> None:
-        """Cut at once, whatever is under way; the sink hears nothing any more."""
-        self._sink = None
-        self.is_usable = False
-        self._transport.abort()
-
-    def pause(self) -> None:
-        """The reader of the answer is slow: let the engine feel it."""
-        self._paused = True
-        self._transport.pause_reading()
-
-    def resume(self) -> None:
-        self._paused = False
-        self._deadline = self._loop.time() + self._idle_seconds
-        self._transport.resume_reading()
-
-    def enforce(self, now: float) -> None:
-        if self._sink is not None and not self._paused and now > self._deadline:
-            self._fail(Silent("no answer in time" if self._in_head else "no next piece in time"))
-
-    # What the event loop calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
-        self.is_usable = True
-        self._open.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse all that came, then hand it on in one piece: a burst of events is one write."""
-        if self._sink is None:  # bytes that nobody asked for
-            self.abort()
-            return
-        if self._in_head:
-            self._head_bytes += len(data)
-        self._deadline = self._loop.time() + self._idle_seconds
-        try:
-            self._parser.feed_data(data)
-            self._deliver(self._sink)
-        except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, UpstreamError):
-                raise
-            self._fail(error.__context__)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(Garbage(f"malformed HTTP: {error}"))
-        except UpstreamError as error:
-            self._fail(error)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_usable = False
-        self._open.discard(self)
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            sink.failed(Cut("connection lost"))
-
-    # What the parser calls
-
-    def on_message_begin(self) -> None:
-        if self._is_complete:
-            raise Garbage("more than one answer")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers += 1
-        if self._headers > _MAX_HEADERS:
-            raise Garbage("too many headers")
-        key = name.lower()
-        if key == b"content-type":
-            self._type = value
-        elif key in {b"content-length", b"transfer-encoding"}:
-            self._framed = True
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if not self._framed or status < 200:
-            raise Garbage(f"status {status} without a length")
-        self._status = status
-
-    def on_message_complete(self) -> None:
-        self._is_complete = True
-        self._keeps_alive = self._parser.should_keep_alive()  # it knows only now
-
-    def _deliver(self, sink: Sink) -> None:
-        if self._in_head:
-            if not self._status:
-                self._still_in_head()
-                return
-            self._in_head = False
-            sink.head(self._status, self._type)
-        if self._parts:
-            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._parts.clear()
-            sink.body(data)
-        if self._is_complete and self._sink is sink:
-            self._sink = None
-            self.is_usable = self._keeps_alive and not self._paused
-            sink.ended()
-
-    def _still_in_head(self) -> None:
-        self._deadline = self._first_deadline
-        if self._head_bytes > _MAX_HEAD_BYTES:
-            raise Garbage("endless header block")
-
-    def _fail(self, error: UpstreamError) -> None:
-        sink, self._sink = self._sink, None
-        self.abort()
-        if sink is not None:
-            sink.failed(error)

@@ -85,7 +85,7 @@ def _grant(request: AdmissionRequest) -> Grant:
 def exchange(journal: Journal, admission: Admission) -> Exchange:
     made = directory(endpoint("a", "a"))
     fleet = Fleet()
-    fleet.update(made)
+    fleet.update(made, 0.0)
     return Exchange(
         who=Who(cache=Nowhere(), database=Nowhere(), pepper=b"p" * 32),
         directory=lambda: made,
@@ -149,7 +149,7 @@ async def test_a_cancelled_call_is_settled_and_gives_back() -> None:
     async def never(_: object) -> None:
         await asyncio.Event().wait()
 
-    made.upstream._connect = never  # type: ignore[method-assign, assignment]
+    made.upstream.connect = never  # type: ignore[method-assign, assignment]
     calling = asyncio.create_task(infer(made))
     async with asyncio.timeout(5):
         while not admission.held:  # noqa: ASYNC110 - polled from outside

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.gateway.connection import Garbage
 from serving.gateway.stream import EventFilter, Meter, without_usage
-from serving.gateway.upstream import Garbage
 
 ENGINE_NAME = "org--deployment--0123456789ab"
 

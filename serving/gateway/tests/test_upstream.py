@@ -9,16 +9,15 @@ import pytest
 
 from serving.contracts import Endpoint
 from serving.gateway.answers import PlainAnswer
-from serving.gateway.upstream import (
-    PATHS,
+from serving.gateway.connection import (
     Cut,
     EngineConnection,
     Garbage,
     NotReached,
     Silent,
-    Upstream,
     UpstreamError,
 )
+from serving.gateway.upstream import PATHS, Upstream
 
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 Engine = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -57,12 +56,23 @@ class Engines:
         )  # fmt: skip
 
     async def ask(
-        self, endpoint: Endpoint, *, first_seconds: float = 5, idle_seconds: float = 5
+        self,
+        endpoint: Endpoint,
+        *,
+        first_seconds: float = 5,
+        idle_seconds: float = 5,
+        is_stream: bool = False,
     ) -> tuple[PlainAnswer, EngineConnection]:
         connection = await self.upstream.connection(endpoint)
         request = self.upstream.request(endpoint, "/v1/completions", b"{}", request_id="req_1")
         answer = PlainAnswer(limit=1_000_000)
-        connection.send(request, answer, first_seconds=first_seconds, idle_seconds=idle_seconds)
+        connection.send(
+            request,
+            answer,
+            is_stream=is_stream,
+            first_seconds=first_seconds,
+            idle_seconds=idle_seconds,
+        )
         try:
             await answer.finished
         finally:
