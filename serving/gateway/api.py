@@ -23,12 +23,14 @@ from serving.gateway.errors import (
     WrongMedia,
     WrongMethod,
     error_body,
+    error_event,
     error_headers,
 )
 from serving.gateway.exchange import Exchange
 from serving.gateway.fields import Wanted, parse_chat, parse_completion
 from serving.gateway.head import Request
 from serving.gateway.held import Infer
+from serving.gateway.patience import Patience
 from serving.gateway.ratelimit_headers import EXPOSED
 from serving.gateway.reply import Reply
 
@@ -60,6 +62,7 @@ class Api:
     log: AccessLog
     origins: frozenset[str]
     proxies: Proxies
+    patience: Patience
     clock: Clock = monotonic
     wall_clock: Clock = wall
 
@@ -122,7 +125,14 @@ class Api:
         if not request.headers.get(b"content-type", b"").lower().startswith(b"application/json"):
             raise WrongMedia
         wanted = _PARSERS[request.path](request.body)
-        await self.infer(known, wanted, reply, line)
+        if not wanted.is_stream:
+            await self.infer(known, wanted, reply, line)
+            return
+        self.patience.begin(reply)
+        try:
+            await self.infer(known, wanted, reply, line)
+        finally:
+            self.patience.end(reply)
 
     async def _models(self, request: Request, reply: Reply, line: Line) -> None:
         if request.method != b"GET":
@@ -162,7 +172,9 @@ class Api:
 
 def _refuse(reply: Reply, error: DomainError, line: Line) -> None:
     line.code = error.code
-    if not reply.has_started:
+    if reply.is_waited_for:
+        reply.finish(error_event(error))
+    elif not reply.has_started:
         reply.send(error.status, error_body(error), extra=error_headers(error))
 
 

@@ -25,6 +25,7 @@ from serving.gateway.held import Infer, Strict
 from serving.gateway.http import Door
 from serving.gateway.listening import Listeners
 from serving.gateway.metrics import Metrics, read_snapshot, snapshot_path, write_snapshot
+from serving.gateway.patience import Patience
 from serving.gateway.principals import PrincipalCache, PrincipalDatabase
 from serving.gateway.probing import Prober
 from serving.gateway.settings import Settings
@@ -73,6 +74,7 @@ class Gateway:
         self._log = AccessLog(out)
         self._accounts = OpenAccounts()
         self._streams = OpenStreams()
+        self._patience = Patience()
         self._fleet = Fleet()
         self._upstream = Upstream(engine_key=settings.engine_key)
         self._prober = Prober(self._fleet, self._upstream, quiet_seconds=settings.quiet_seconds)
@@ -189,6 +191,7 @@ class Gateway:
             log=self._log,
             origins=settings.portal_origins,
             proxies=Proxies(settings.trusted_proxies),
+            patience=self._patience,
         )
 
     def _infer(self, exchange: Exchange) -> Infer:
@@ -218,6 +221,7 @@ class Gateway:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self._door.sweep()
+            self._patience.sweep()
             self._upstream.sweep()
             self._accounts.checkpoint()
             self._check_open_streams()
