@@ -23,6 +23,7 @@ class Permission(StrEnum):
     MEMBER_MANAGE = "member:manage"
     KEY_READ = "key:read"
     KEY_MANAGE = "key:manage"
+    LIMIT_MANAGE = "limit:manage"  # of projects and keys, below the organization's own
     MODEL_READ = "model:read"
     MODEL_MANAGE = "model:manage"
     INFERENCE = "inference"

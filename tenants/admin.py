@@ -21,6 +21,7 @@ from tenants.access import Caller
 from tenants.models import (
     ApiKey,
     AuditEvent,
+    Billing,
     Membership,
     Organization,
     Plan,
@@ -67,8 +68,8 @@ class NewOrganizationForm(forms.ModelForm):  # type: ignore[type-arg]
 
 @admin.register(Organization)
 class OrganizationAdmin(ServiceAdmin):
-    list_display: ClassVar = ["slug", "name", "plan", "suspended_at", "created_at"]
-    list_filter: ClassVar = ["plan"]
+    list_display: ClassVar = ["slug", "name", "plan", "billing", "suspended_at", "created_at"]
+    list_filter: ClassVar = ["plan", "billing"]
     list_select_related: ClassVar = ["plan"]
     search_fields: ClassVar = ["slug", "name", "id"]
     actions: ClassVar = ["suspend", "resume"]
@@ -87,7 +88,7 @@ class OrganizationAdmin(ServiceAdmin):
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
         if obj is None:
             return ["name", "slug", "plan", "owner"]
-        return ["id", "name", "slug", "plan", "suspended_at", "created_at"]
+        return ["id", "name", "slug", "plan", "billing", "suspended_at", "created_at"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
         return [] if obj is None else ["id", "slug", "suspended_at", "created_at"]
@@ -111,6 +112,9 @@ class OrganizationAdmin(ServiceAdmin):
             services.organization_rename(obj.pk, caller=caller, name=obj.name)
         if "plan" in form.changed_data:
             services.plan_set(obj.pk, caller=caller, plan=obj.plan.code)
+        if "billing" in form.changed_data:
+            billing = Billing(obj.billing) if obj.billing else None
+            services.billing_set(obj.pk, caller=caller, billing=billing)
 
     @admin.action(description="Suspend: no key works, nothing is deleted")
     def suspend(self, request: HttpRequest, queryset: QuerySet[Organization]) -> None:
@@ -243,7 +247,14 @@ class AuditEventAdmin(ReadOnlyAdmin):
 
 @admin.register(Plan)
 class PlanAdmin(ServiceAdmin):
-    list_display: ClassVar = ["code", "name", *services.QUOTA_FIELDS]
+    list_display: ClassVar = [
+        "code",
+        "name",
+        "tier",
+        "weight",
+        "billing",
+        *services.PLAN_FIELDS,
+    ]
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

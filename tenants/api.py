@@ -22,7 +22,7 @@ from tenants import selectors, services
 from tenants import serializers as shapes
 from tenants.access import Caller, Permission
 from tenants.authentication import client_address
-from tenants.models import KeyEnvironment, Role, Scope, User
+from tenants.models import KeyEnvironment, Quota, Role, Scope, User
 from tenants.rest import OrganizationView, body
 from tenants.scope import organization_scope
 from tenants.sessions import session_open
@@ -146,6 +146,28 @@ class ProjectDetailView(OrganizationView):
         return Response(shapes.ProjectShape(renamed).data)
 
 
+class ProjectLimitsView(OrganizationView):
+    permissions: ClassVar = {
+        "GET": Permission.ORGANIZATION_READ,
+        "PATCH": Permission.LIMIT_MANAGE,
+    }
+
+    @extend_schema(responses=shapes.OwnLimitsShape)
+    def get(self, request: Request, project: UUID) -> Response:
+        """The project's own limits; its calls are held to the organization's, too."""
+        found = selectors.project_get(self.organization, project)
+        own = selectors.project_quota(self.organization, found.id) or Quota()
+        return Response(shapes.OwnLimitsShape(own).data)
+
+    @extend_schema(request=shapes.LimitChanges, responses=shapes.OwnLimitsShape)
+    def patch(self, request: Request, project: UUID) -> Response:
+        """Change them; gateways hold to it within 5 s. None may be above the organization's."""
+        changed = services.project_limits_set(
+            self.organization, project, caller=self.caller, limits=self.parsed(shapes.LimitChanges)
+        )
+        return Response(shapes.OwnLimitsShape(changed).data)
+
+
 class MembersView(OrganizationView):
     permissions: ClassVar = {"GET": Permission.MEMBER_READ, "POST": Permission.MEMBER_MANAGE}
 
@@ -227,6 +249,23 @@ class KeyDetailView(OrganizationView):
         """Revoke it. Gateways know within a second; running streams of it end within ten."""
         revoked = services.key_revoke(self.organization, key, caller=self.caller)
         return Response(shapes.KeyShape(revoked).data)
+
+
+class KeyLimitsView(OrganizationView):
+    permissions: ClassVar = {"GET": Permission.KEY_READ, "PATCH": Permission.LIMIT_MANAGE}
+
+    @extend_schema(responses=shapes.OwnLimitsShape)
+    def get(self, request: Request, key: UUID) -> Response:
+        """The key's own limits; its calls are held to its project's and organization's, too."""
+        return Response(shapes.OwnLimitsShape(selectors.key_get(self.organization, key)).data)
+
+    @extend_schema(request=shapes.LimitChanges, responses=shapes.OwnLimitsShape)
+    def patch(self, request: Request, key: UUID) -> Response:
+        """Change them; gateways hold to it within 5 s. None may be above those it is below."""
+        changed = services.key_limits_set(
+            self.organization, key, caller=self.caller, limits=self.parsed(shapes.LimitChanges)
+        )
+        return Response(shapes.OwnLimitsShape(changed).data)
 
 
 class KeyRotationView(OrganizationView):

@@ -5,13 +5,15 @@ they find.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 from django.views.decorators.debug import sensitive_variables
 
 from kernel.errors import NotFound
@@ -19,8 +21,10 @@ from kernel.keys import key_is_wellformed, key_mac
 from tenants.models import (
     ApiKey,
     AuditEvent,
+    Billing,
     Membership,
     Organization,
+    OwnLimits,
     Plan,
     Project,
     Quota,
@@ -53,6 +57,25 @@ class Limits:
     tokens_per_minute: int
     concurrency: int
     storage_bytes: int
+    budget_nano: int | None  # nano-USD in a calendar month (UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bearer:
+    """An organization, a project or a key with the limits that calls are held to at it.
+
+    None: not limited here. ``is_budget_hard``: never overrun; a soft budget lets a call start
+    while any of it is left.
+    """
+
+    scope: Literal["organization", "project", "key"]
+    id: UUID
+    name: str
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrency: int | None
+    budget_nano: int | None
+    is_budget_hard: bool = True
 
 
 @sensitive_variables("text", "mac")
@@ -194,6 +217,50 @@ def limits_get(organization_id: UUID, project_id: UUID | None = None) -> Limits:
         tokens_per_minute=_first_set("tokens_per_minute", layers),
         concurrency=_first_set("concurrency", layers),
         storage_bytes=_first_set("storage_bytes", layers),
+        budget_nano=_budget(
+            organization, quotas.get(project_id) if project_id else quotas.get(None)
+        ),
+    )
+
+
+def project_quota(organization_id: UUID, project_id: UUID) -> Quota | None:
+    return Quota.objects.filter(organization_id=organization_id, project_id=project_id).first()
+
+
+def bearer_list(organization_id: UUID) -> tuple[Bearer, ...]:
+    """The organization, each of its projects, and the keys in use that have limits of their own."""
+    organization, limits = organization_get(organization_id), limits_get(organization_id)
+    quotas = {
+        quota.project_id: quota for quota in Quota.objects.filter(organization_id=organization_id)
+    }
+    projects = (
+        _bearer("project", project.id, project.name, quotas.get(project.id, _NO_LIMITS))
+        for project in project_list(organization_id).order_by("id")
+    )
+    keys = (_bearer("key", key.id, key.name, key) for key in keys_with_limits(organization_id))
+    return (
+        replace(
+            _bearer("organization", organization.id, organization.name, limits),
+            is_budget_hard=False,
+        ),
+        *projects,
+        *keys,
+    )
+
+
+def keys_active(organization_id: UUID) -> QuerySet[ApiKey]:
+    """Keys that work, by the database's clock, oldest first."""
+    return (
+        key_list(organization_id)
+        .filter(Q(expires_at=None) | Q(expires_at__gt=Now()), revoked_at=None)
+        .order_by("id")
+    )
+
+
+def keys_with_limits(organization_id: UUID) -> QuerySet[ApiKey]:
+    """Keys in use that have a limit of their own."""
+    return keys_active(organization_id).exclude(
+        requests_per_minute=None, tokens_per_minute=None, concurrency=None, budget_nano=None
     )
 
 
@@ -203,6 +270,31 @@ def as_uuid(text: str | UUID) -> UUID | None:
         return text if isinstance(text, UUID) else UUID(text)
     except ValueError:
         return None
+
+
+_NO_LIMITS = Quota()
+
+
+def _bearer(
+    scope: Literal["organization", "project", "key"], id_: UUID, name: str, own: Limits | OwnLimits
+) -> Bearer:
+    return Bearer(
+        scope=scope,
+        id=id_,
+        name=name,
+        requests_per_minute=own.requests_per_minute,
+        tokens_per_minute=own.tokens_per_minute,
+        concurrency=own.concurrency,
+        budget_nano=own.budget_nano,
+    )
+
+
+def _budget(organization: Organization, quota: Quota | None) -> int | None:
+    """A balance takes the place of a monthly limit where an organization pays first."""
+    if quota is None:
+        return None
+    pays_first = organization.billing_mode is Billing.PREPAID
+    return None if pays_first and quota.project_id is None else quota.budget_nano
 
 
 def _first_set(name: str, layers: tuple[Quota | Plan | None, ...]) -> int:

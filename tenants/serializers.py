@@ -11,9 +11,11 @@ from tenants import selectors
 from tenants.models import (
     ApiKey,
     AuditEvent,
+    Billing,
     KeyEnvironment,
     Membership,
     Organization,
+    OwnLimits,
     Plan,
     Project,
     Role,
@@ -79,6 +81,19 @@ class Rotation(StrictSerializer):
     )
 
 
+class LimitChanges(StrictSerializer):
+    """Only the limits that are named change; null takes one away."""
+
+    requests_per_minute = serializers.IntegerField(required=False, allow_null=True)
+    tokens_per_minute = serializers.IntegerField(required=False, allow_null=True)
+    concurrency = serializers.IntegerField(required=False, allow_null=True)
+    budget_nano = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        help_text="Nano-USD (a billionth of a dollar) in a calendar month, UTC.",
+    )
+
+
 # Output
 
 
@@ -98,6 +113,9 @@ class PlanShape(serializers.ModelSerializer[Plan]):
             "tokens_per_minute",
             "concurrency",
             "storage_bytes",
+            "tier",
+            "weight",
+            "billing",
         ]
 
 
@@ -106,16 +124,40 @@ class LimitsShape(serializers.Serializer[selectors.Limits]):
     tokens_per_minute = serializers.IntegerField()
     concurrency = serializers.IntegerField()
     storage_bytes = serializers.IntegerField()
+    budget_nano = serializers.IntegerField(
+        allow_null=True, help_text="Nano-USD a month; null where none is set or a balance counts."
+    )
+
+
+class OwnLimitsShape(serializers.Serializer[OwnLimits]):
+    """Limits of a project's or key's own; null: only those above it count."""
+
+    requests_per_minute = serializers.IntegerField(allow_null=True)
+    tokens_per_minute = serializers.IntegerField(allow_null=True)
+    concurrency = serializers.IntegerField(allow_null=True)
+    budget_nano = serializers.IntegerField(
+        allow_null=True, help_text="Nano-USD in a calendar month (UTC), never overrun."
+    )
 
 
 class OrganizationShape(serializers.ModelSerializer[Organization]):
     plan = serializers.CharField(source="plan.code")
     suspended = serializers.BooleanField()
+    billing = serializers.ChoiceField(Billing.choices)
     limits = LimitsShape()
 
     class Meta:
         model = Organization
-        fields: ClassVar = ["id", "name", "slug", "plan", "suspended", "limits", "created_at"]
+        fields: ClassVar = [
+            "id",
+            "name",
+            "slug",
+            "plan",
+            "billing",
+            "suspended",
+            "limits",
+            "created_at",
+        ]
 
 
 class MembershipShape(serializers.Serializer[Any]):
@@ -209,6 +251,7 @@ def organization(found: Organization) -> dict[str, Any]:
         "name": found.name,
         "slug": found.slug,
         "plan": found.plan.code,
+        "billing": found.billing_mode.value,
         "suspended": found.suspended_at is not None,
         "limits": LimitsShape(limits).data,
         "created_at": found.created_at,

@@ -117,6 +117,10 @@ def key_rotate(
             scopes=old.scopes,
             models=old.models,
             expires_at=old.expires_at and now + (old.expires_at - old.created_at),
+            requests_per_minute=old.requests_per_minute,
+            tokens_per_minute=old.tokens_per_minute,
+            concurrency=old.concurrency,
+            budget_nano=old.budget_nano,
         )
         made = _key_save(new, caller, "key.rotate", {"replaces": str(old.id)})
         if overlap:

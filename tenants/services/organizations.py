@@ -1,27 +1,24 @@
-"""Organizations, their projects, plans and quotas."""
+"""Organizations and their projects."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from uuid import UUID
 
 from django.db.models import F
 from django.utils import timezone
 from django.utils.text import slugify
 
-from kernel.errors import Invalid
 from kernel.ids import uuid7
 from tenants import selectors
 from tenants.access import Caller, Permission
 from tenants.errors import NameTaken
-from tenants.models import Membership, Organization, Plan, Project, Quota, Role, User
-from tenants.scope import organization_scope, platform_scope
+from tenants.models import Membership, Organization, Project, Role, User
+from tenants.scope import organization_scope
 from tenants.services.audit import audit_of
 from tenants.services.keys import push_revoked
 from tenants.services.rules import constraint_becomes, name_checked, slug_checked
 
 DEFAULT_PLAN = "starter"
-QUOTA_FIELDS = ("requests_per_minute", "tokens_per_minute", "concurrency", "storage_bytes")
 
 
 def organization_create(
@@ -76,46 +73,6 @@ def organization_resume(organization_id: UUID, *, caller: Caller) -> None:
             suspended_at=None, version=F("version") + 1
         )
         audit_of(caller, "organization.resume", organization)
-
-
-def plan_set(organization_id: UUID, *, caller: Caller, plan: str) -> Organization:
-    caller.require(Permission.OPERATE)
-    with organization_scope(organization_id):
-        organization = selectors.organization_get(organization_id)
-        before, organization.plan = organization.plan, selectors.plan_get(plan)
-        organization.save(update_fields=["plan"])
-        audit_of(caller, "plan.set", organization, {"before": before.code, "after": plan})
-    return organization
-
-
-def plan_save(plan: Plan, *, caller: Caller) -> Plan:
-    """Add a plan or change its limits, which hold at once for everybody who has it."""
-    caller.require(Permission.OPERATE)
-    with platform_scope():
-        plan.save()
-        audit_of(caller, "plan.save", plan, {field: getattr(plan, field) for field in QUOTA_FIELDS})
-    return plan
-
-
-def quota_set(
-    organization_id: UUID,
-    *,
-    caller: Caller,
-    limits: Mapping[str, int | None],
-    project_id: UUID | None = None,
-) -> Quota:
-    """Replace the quota of an organization or a project; a limit that is None follows the plan."""
-    caller.require(Permission.OPERATE)
-    if unknown := sorted(set(limits) - set(QUOTA_FIELDS)):
-        raise Invalid(f"There is no limit called {unknown[0]!r}.", param=unknown[0])
-    values = {field: limits.get(field) for field in QUOTA_FIELDS}
-    with organization_scope(organization_id):
-        project = project_id and selectors.project_get(organization_id, project_id)
-        quota, _ = Quota.objects.update_or_create(
-            organization_id=organization_id, project=project, defaults=values
-        )
-        audit_of(caller, "quota.set", quota, values, organization_id=organization_id)
-    return quota
 
 
 def project_create(organization_id: UUID, *, caller: Caller, name: str, slug: str = "") -> Project:

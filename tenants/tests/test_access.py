@@ -46,6 +46,10 @@ ENDPOINTS = [
     Endpoint("POST", "projects", Permission.PROJECT_MANAGE, 201, {"name": "Second"}),
     Endpoint("GET", "projects/{project}", Permission.ORGANIZATION_READ),
     Endpoint("PATCH", "projects/{project}", Permission.PROJECT_MANAGE, body={"name": "Other"}),
+    Endpoint("GET", "projects/{project}/limits", Permission.ORGANIZATION_READ),
+    Endpoint(
+        "PATCH", "projects/{project}/limits", Permission.LIMIT_MANAGE, body={"concurrency": 3}
+    ),
     Endpoint("GET", "members", Permission.MEMBER_READ),
     Endpoint(
         "POST",
@@ -61,6 +65,8 @@ ENDPOINTS = [
     Endpoint("POST", "keys", Permission.KEY_MANAGE, 201, {"name": "new", "scopes": ["inference"]}),
     Endpoint("GET", "keys/{key}", Permission.KEY_READ),
     Endpoint("DELETE", "keys/{key}", Permission.KEY_MANAGE),
+    Endpoint("GET", "keys/{key}/limits", Permission.KEY_READ),
+    Endpoint("PATCH", "keys/{key}/limits", Permission.LIMIT_MANAGE, body={"concurrency": 3}),
     Endpoint("POST", "keys/{key}/rotate", Permission.KEY_MANAGE, 201),
     Endpoint("GET", "audit", Permission.AUDIT_READ),
 ]
