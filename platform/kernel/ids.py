@@ -8,6 +8,9 @@ import uuid
 from base64 import b32encode
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+# Ten bits are two digits, and a random byte is one random digit: a request pays for its id, too.
+_PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]
+_DIGIT_OF_BYTE = (_CROCKFORD * 8).encode()
 
 
 def uuid7() -> uuid.UUID:
@@ -20,8 +23,10 @@ def uuid7() -> uuid.UUID:
 
 def ulid() -> str:
     """26 characters of Crockford base32: 48 bits of milliseconds, 80 bits of randomness."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
+    at = time.time_ns() // 1_000_000
+    high = _PAIRS[at >> 40] + _PAIRS[at >> 30 & 1023] + _PAIRS[at >> 20 & 1023]
+    low = _PAIRS[at >> 10 & 1023] + _PAIRS[at & 1023]
+    return high + low + os.urandom(16).translate(_DIGIT_OF_BYTE).decode("ascii")
 
 
 def request_id() -> str:

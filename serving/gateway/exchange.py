@@ -382,9 +382,8 @@ class Exchange:
             self.admission.shrink(call.grant, call.meter.quantities()["input"])
 
     def _count(self, call: Call) -> None:
-        self.metrics.count("tessera_gateway_endings_total", "ending", call.line.ending)
-        self.metrics.count("tessera_gateway_tokens_total", "class", "input", call.line.input)
-        self.metrics.count("tessera_gateway_tokens_total", "class", "output", call.line.output)
+        line = call.line
+        self.metrics.ended(line.ending, input_tokens=line.input, output_tokens=line.output)
 
 
 def _left(account: Account) -> settle.Ending:

@@ -272,9 +272,8 @@ def _wanted(
         rest=b"",
     )
     body.model = body.max_tokens = body.stream_options = body.cache_salt = UNSET
-    for name in IGNORED:
-        if getattr(body, name) is not UNSET:
-            setattr(body, name, UNSET)
+    body.metadata = body.prediction = body.prompt_cache_key = body.prompt_cache_retention = UNSET
+    body.safety_identifier = body.service_tier = body.store = body.user = body.verbosity = UNSET
     wanted.rest = _encode(body)
     return wanted
 

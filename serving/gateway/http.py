@@ -223,23 +223,28 @@ class Connection(asyncio.Protocol):
         if self._phase is Phase.BODY:
             raise BadRequest("Trailers are not taken.", rule="http_trailers")
         key = name.lower()
-        if key in self._headers and key in _ONCE:
+        if key in _ONCE and key in self._headers:
             raise BadRequest(f"Two '{key.decode()}' headers.", rule="http_duplicate_header")
         self._headers[key] = value
         self._size += len(name) + len(value)
-        limits = self._door.limits
-        if self._size > limits.head_bytes or len(self._headers) > limits.headers:
+        if len(self._headers) > self._door.limits.headers:
             raise HeadTooLarge
 
     def on_headers_complete(self) -> None:
-        check_head(self._parser.get_http_version(), self._target, self._headers)
-        limits = self._door.limits
-        if int(self._headers.get(b"content-length", b"0")) > limits.body_bytes:
+        headers, limits = self._headers, self._door.limits
+        if self._size > limits.head_bytes:
+            raise HeadTooLarge
+        check_head(self._parser.get_http_version(), self._target, headers)
+        if int(headers.get(b"content-length", b"0")) > limits.body_bytes:
             raise TooLarge(f"The body is over {limits.body_bytes} bytes.")
         self._phase = Phase.BODY
         self._size = 0
         self._deadline = self._door.loop.time() + limits.body_seconds
-        if self._headers.get(b"expect", b"").lower() == b"100-continue" and not self.is_busy:
+        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
+            self._continue()
+
+    def _continue(self) -> None:
+        if not self.is_busy:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, part: bytes) -> None:

@@ -44,6 +44,8 @@ _HELP = {
     "tessera_gateway_routes_sequence": "Sequence of the routes document in use, lowest of all.",
     "tessera_gateway_processes": "Gateway processes of this node that are alive.",
 }
+_INPUT = 'tessera_gateway_tokens_total{class="input"}'
+_OUTPUT = 'tessera_gateway_tokens_total{class="output"}'
 _LOWEST = frozenset({"tessera_gateway_routes_sequence"})
 
 
@@ -74,6 +76,12 @@ class Metrics:
         if full is None:
             full = self._names[key] = f'{name}{{{label}="{value}"}}'
         self._counters[full] += by
+
+    def ended(self, ending: str, *, input_tokens: int, output_tokens: int) -> None:
+        """An inference call is over."""
+        self.count("tessera_gateway_endings_total", "ending", ending)
+        self._counters[_INPUT] += input_tokens
+        self._counters[_OUTPUT] += output_tokens
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         key = (route, str(status))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
+
+from msgspec import Struct
 
 from kernel.usage import Completeness, UsageFact
 from serving.admission.values import Used
@@ -23,8 +24,7 @@ class Journal(Protocol):
     def settle(self, fact: UsageFact) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(Struct, frozen=True, kw_only=True):
     """How a call ended, as far as its usage is concerned."""
 
     completeness: Completeness

@@ -7,6 +7,7 @@ name of the model, usage goes unless it was asked for, and vLLM's empty extras g
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -19,13 +20,9 @@ _END = b"\n\n"
 _DATA = b"data: "
 _DONE = b"[DONE]"
 _USAGE = b',"usage":{'
-EXTRAS = (b',"token_ids":null', b',"prompt_token_ids":null', b',"prompt_text":null')
-PLAIN_EXTRAS = (
-    *EXTRAS,
-    b',"prompt_logprobs":null',
-    b',"kv_transfer_params":null',
-    b',"ec_transfer_params":null',
-    b',"metrics":null',
+EXTRAS = re.compile(rb',"(?:token_ids|prompt_token_ids|prompt_text)":null')
+PLAIN_EXTRAS = re.compile(
+    rb',"(?:token_ids|prompt_(?:token_ids|text|logprobs)|(?:kv|ec)_transfer_params|metrics)":null'
 )
 
 Count = Annotated[int, Meta(ge=0, le=2**40)]
@@ -185,7 +182,7 @@ def decode_chunk(payload: bytes) -> Chunk:
         raise Garbage(f"not a chunk: {error}") from error
 
 
-def renamed(payload: bytes, model: bytes, name: bytes, extras: tuple[bytes, ...] = EXTRAS) -> bytes:
+def renamed(payload: bytes, model: bytes, name: bytes, extras: re.Pattern[bytes] = EXTRAS) -> bytes:
     """The customer's name for the engine's, and without vLLM's empty extras.
 
     Inside a JSON string every quote is escaped, so these byte strings only match real members.
@@ -193,9 +190,7 @@ def renamed(payload: bytes, model: bytes, name: bytes, extras: tuple[bytes, ...]
     if model not in payload:  # spaced otherwise than vLLM does
         payload = _compact(payload)
     payload = payload.replace(model, name, 1)
-    for extra in extras:
-        payload = payload.replace(extra, b"")
-    return payload
+    return extras.sub(b"", payload) if b":null" in payload else payload
 
 
 def without_usage(payload: bytes) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from serving.contracts import Arm, Endpoint, EndpointsDocument, Pool, Route, RoutesDocument
 from serving.gateway.errors import GatewayError, ModelNotFound
@@ -15,8 +16,7 @@ from serving.gateway.refusals import NOT_READY, refusal
 WHOLE = 10_000  # the sum of a route's weights
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """Where one request may go: one version, in one pool, under the engine's name for it."""
 
     route: Route

@@ -77,7 +77,7 @@ def frame(kind: RecordKind, payload: bytes, *, written_at: int) -> bytes:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"A journal record holds at most {MAX_PAYLOAD_BYTES} bytes.")
     prefix = _PREFIX.pack(_MAGIC, FORMAT_VERSION, kind, len(payload), written_at)
-    checksum = _extend(_extend(0, prefix), payload)
+    checksum = _extend(0, prefix + payload)
     return b"".join((prefix, _CHECKSUM.pack(checksum), payload))
 
 
