@@ -94,7 +94,7 @@ class World:
             endpoints.append(msgspec.structs.replace(shown, address=f"unix:{path}"))
         made = directory(*endpoints)
         fleet = Fleet()
-        fleet.update(made)
+        fleet.update(made, 0.0)
         order = replace(
             exchange(self.journal, Quiet()),
             who=Who(cache=Nowhere(), database=Principals(), pepper=PEPPER, wall_clock=lambda: 1e9),
