@@ -147,7 +147,7 @@ class Exchange:
     def _open_account(
         self, known: Known, wanted: Wanted, target: Target, event_id: str, grant: Grant
     ) -> Account:
-        price = target.route.price or hold.FREE
+        price = target.price
         draft = UsageFact(
             event_id=event_id,
             occurred_at=grant.at,
@@ -164,7 +164,7 @@ class Exchange:
             pool=target.pool.id,
             cluster=target.pool.cluster,
             tier=known.principal.tier,
-            price_version=price.version or None,
+            price_version=price.version,
             rates=settle.rates(price),
         )
         return Account(self.journal, draft, Meter(choices_per_prompt=wanted.choices))

@@ -25,7 +25,6 @@ from serving.admission.values import (
     Subject,
     Used,
 )
-from serving.contracts import Price
 from serving.gateway.fields import Wanted
 from serving.gateway.principals import Limits, Principal
 from serving.gateway.refusals import refused
@@ -50,7 +49,7 @@ def demand(wanted: Wanted, target: Target, limit: int | None) -> Demand:
     ``limit`` is the output limit that goes upstream; none where the context is the tighter bound.
     """
     context = target.pool.context_tokens
-    price = target.route.price or FREE
+    price = target.price
     rendered = wanted.prompt_bytes * (TOOLS_EXPANSION if wanted.has_tools else 1)
     return Demand(
         input_tokens=min(rendered + TEMPLATE_TOKENS, context * wanted.prompts),
@@ -111,9 +110,6 @@ async def take(admission: Admission, request: AdmissionRequest, *, model: str) -
 def granted_limit(limit: int | None, request: AdmissionRequest, grant: Grant) -> int | None:
     """The output limit that goes upstream: what was wanted, or the less that the balance covers."""
     return grant.output_tokens if grant.output_tokens < request.demand.output_tokens else limit
-
-
-FREE = Price(version="", input=0, cached_input=0, output=0)
 
 
 def _subject(limits: Limits, principal: Principal, month: str) -> Subject:

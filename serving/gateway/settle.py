@@ -40,9 +40,7 @@ def prompt_estimate(prompt_bytes: int) -> dict[str, int]:
 
 @lru_cache(maxsize=4096)
 def rates(price: Price) -> Mapping[str, int]:
-    """Nano-USD per token of each class, as a fact carries them; {} where nothing is charged."""
-    if not price.version:
-        return {}
+    """Nano-USD per token of each class, as a fact carries them."""
     return {"input": price.input, "cached_input": price.cached_input, "output": price.output}
 
 

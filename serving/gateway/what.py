@@ -8,10 +8,18 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from serving.contracts import Arm, Endpoint, EndpointsDocument, Pool, Route, RoutesDocument
+from serving.contracts import (
+    Arm,
+    Endpoint,
+    EndpointsDocument,
+    Pool,
+    Price,
+    Route,
+    RoutesDocument,
+)
 from serving.gateway.errors import GatewayError, ModelNotFound
 from serving.gateway.principals import Principal
-from serving.gateway.refusals import NOT_READY, refusal
+from serving.gateway.refusals import NO_PRICE, NOT_READY, refusal
 
 WHOLE = 10_000  # the sum of a route's weights
 
@@ -22,6 +30,7 @@ class Target(Struct, frozen=True):
     route: Route
     arm: Arm
     pool: Pool
+    price: Price
 
 
 class Directory:
@@ -61,12 +70,14 @@ class Directory:
         return self._slots[pool]
 
     def target(self, principal: Principal, name: str) -> Target:
-        """Raises ``ModelNotFound``, or ``Busy`` while no pool of the version has a replica."""
+        """Raises ``ModelNotFound``; ``Busy`` without a price, and while no pool has a replica."""
         route = self.route(principal, name)
+        if route.price is None:
+            raise refusal(NO_PRICE, model=name)
         arm = choose_arm(route, principal)
         for name_of_pool in arm.pools:
             if name_of_pool in self.pools and self.endpoints.get(name_of_pool):
-                return Target(route, arm, self.pools[name_of_pool])
+                return Target(route, arm, self.pools[name_of_pool], route.price)
         raise not_ready(name)
 
 

@@ -18,7 +18,7 @@ NOVEMBER = 1_795_000_000.0  # 2026-11-18 UTC
 PRICE = Price(version="1", input=100, cached_input=10, output=400)
 
 
-def target(price: Price | None = PRICE) -> Target:
+def target(price: Price = PRICE) -> Target:
     priced = msgspec.structs.replace(route(arm()), price=price)
     made = directory(endpoint("a", "a"), routes=(priced,))
     return made.target(principal(), "model")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -226,14 +227,23 @@ def test_a_first_token_takes_the_prompt_out_of_the_count() -> None:
     assert (one.tokens, one.outstanding) == (0, 0)
 
 
+def test_no_price_no_request_and_the_reason_is_ours() -> None:
+    free = msgspec.structs.replace(route(arm()), price=None)
+    made = directory(endpoint("a", "a"), routes=(free,))
+    with pytest.raises(Busy) as caught:
+        made.target(principal(), "model")
+    assert (caught.value.status, caught.value.code) == (503, "no_price")
+    assert made.routes_for(principal()) == [free], "it is there, and says why it does not serve"
+
+
 def test_only_replicas_that_hold_the_very_adapter_count() -> None:
     fleet = Fleet()
     made = directory(endpoint("a", "a"), endpoint("b", "other"), endpoint("c", "a", pool="far"))
     fleet.update(made, 0.0)
     target = made.target(principal(), "model")
     assert [r.endpoint.replica for r in fleet.holding(target, 1)] == ["a"]
-    other = Target(target.route, arm("a", pools=("pool",)), target.pool)
-    changed = Target(other.route, msgspec.structs.replace(other.arm, digest="else"), other.pool)
+    other = Target(target.route, arm("a", pools=("pool",)), target.pool, PRICE)
+    changed = replace(other, arm=msgspec.structs.replace(other.arm, digest="else"))
     assert fleet.holding(changed, 1) == []
 
 
