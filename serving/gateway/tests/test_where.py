@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -243,7 +242,7 @@ def test_only_replicas_that_hold_the_very_adapter_count() -> None:
     target = made.target(principal(), "model")
     assert [r.endpoint.replica for r in fleet.holding(target, 1)] == ["a"]
     other = Target(target.route, arm("a", pools=("pool",)), target.pool, PRICE)
-    changed = replace(other, arm=msgspec.structs.replace(other.arm, digest="else"))
+    changed = msgspec.structs.replace(other, arm=msgspec.structs.replace(other.arm, digest="else"))
     assert fleet.holding(changed, 1) == []
 
 
