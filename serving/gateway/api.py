@@ -37,7 +37,7 @@ from serving.gateway.reply import Reply
 log = logging.getLogger(__name__)
 
 _MODELS = b"/v1/models"
-_PARSERS: dict[bytes, Callable[[bytes], Wanted]] = {
+PARSERS: dict[bytes, Callable[[bytes], Wanted]] = {
     b"/v1/chat/completions": parse_chat,
     b"/v1/completions": parse_completion,
 }
@@ -111,7 +111,7 @@ class Api:
         path = request.path
         if request.method == b"OPTIONS":
             reply.send(204, b"", extra=_PREFLIGHT if b"origin" in request.headers else b"")
-        elif path in _PARSERS:
+        elif path in PARSERS:
             await self._infer(request, reply, line)
         elif path == _MODELS or path.startswith(_MODELS + b"/"):
             await self._models(request, reply, line)
@@ -124,7 +124,7 @@ class Api:
         known = await self.exchange.identify(request.headers.get(b"authorization"), line)
         if not request.headers.get(b"content-type", b"").lower().startswith(b"application/json"):
             raise WrongMedia
-        wanted = _PARSERS[request.path](request.body)
+        wanted = PARSERS[request.path](request.body)
         if not wanted.is_stream:
             await self.infer(known, wanted, reply, line)
             return

@@ -24,6 +24,7 @@ class Limits:
     connections: int = 10_000
     connections_per_address: int = 10_000
     pipelined: int = 16
+    held_bytes: int = 256 * 1024 * 1024  # of bodies on their way, over all connections
 
 
 @dataclass(slots=True)

@@ -64,6 +64,7 @@ class Door:
         self.is_proxy = is_proxy
         self.connections: set[Connection] = set()
         self.by_address: Counter[str] = Counter()
+        self.held_bytes = 0  # of request bodies that nobody works on yet
         self.draining = False
         self.date = _date_header()
         self.loop = asyncio.get_running_loop()
@@ -115,7 +116,8 @@ class Connection(asyncio.Protocol):
     """One client connection.
 
     All of its mutable state: the request being read (``_phase`` to ``_size``), requests read and
-    not yet begun (``_waiting``), and the answer at hand (``_reply``, ``_task``).
+    not yet begun (``_waiting``), the bytes of both (``_held``), and the answer at hand (``_reply``,
+    ``_task``).
     """
 
     __slots__ = (
@@ -124,6 +126,7 @@ class Connection(asyncio.Protocol):
         "_door",
         "_head_bytes",
         "_headers",
+        "_held",
         "_parser",
         "_peer",
         "_phase",
@@ -149,6 +152,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._body: list[bytes] = []
         self._size = 0
+        self._held = 0
         self._refusal: GatewayError | None = None
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._reply: Reply | None = None
@@ -187,6 +191,12 @@ class Connection(asyncio.Protocol):
             return
         if self._phase is Phase.HEAD and self._head_bytes > self._door.limits.head_bytes:
             self._stop_reading(HeadTooLarge())
+        elif self._phase is Phase.BODY or self._waiting or self._held:
+            self._count_held()
+            if self._door.held_bytes > self._door.limits.held_bytes:
+                self._stop_reading(
+                    Busy("Too much is being received.", code="bodies", retry_after_seconds=1)
+                )
 
     def eof_received(self) -> bool:
         return False
@@ -194,6 +204,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._phase = Phase.GONE
         self._waiting.clear()
+        self._count_held()
         self._door.leave(self, self._peer)
         if self._task is not None:
             self._task.cancel()
@@ -331,6 +342,16 @@ class Connection(asyncio.Protocol):
         request, keep_alive = self._waiting.popleft()
         self._reply = Reply(self, keep_alive=keep_alive, is_head=request.method == b"HEAD")
         self._task = self._door.loop.create_task(self._answer(request, self._reply))
+        if self._held:
+            self._count_held()
+
+    def _count_held(self) -> None:
+        """What lies here between two reads: a body on its way, and requests not yet begun."""
+        held = sum(len(request.body) for request, _ in self._waiting)
+        if self._phase is Phase.BODY:
+            held += self._size
+        self._door.held_bytes += held - self._held
+        self._held = held
 
     async def _answer(self, request: Request, reply: Reply) -> None:
         try:
@@ -342,6 +363,8 @@ class Connection(asyncio.Protocol):
     def _stop_reading(self, error: GatewayError) -> None:
         """Whatever follows on this connection is not trusted any more."""
         self._phase = Phase.LINGER
+        self._body = []
+        self._count_held()
         if self.is_busy:
             self._refusal = error
         else:

@@ -312,6 +312,30 @@ async def test_one_address_cannot_take_all_places(
     await _until(lambda: not at.door.by_address)
 
 
+async def test_bodies_on_their_way_have_a_limit_together(
+    listening: Callable[..., asyncio.Future[Listening]],
+) -> None:
+    at = await listening(held_bytes=100_000)
+    head = POST.replace(b"/x", b"/last") + b"Content-Length: 60000\r\n\r\n"
+    reader, first = await asyncio.open_connection("127.0.0.1", at.port)
+    first.write(head + b"a" * 59_999)
+    await _until(lambda: at.door.held_bytes == 59_999)
+    assert answers(await at.talk(head + b"a" * 50_000)) == [503]
+    await _until(lambda: at.door.held_bytes == 59_999)
+    first.write(b"a")
+    assert b"/last" in await reader.readuntil(b"/last")
+    assert at.door.held_bytes == 0
+    at.seen.hold = asyncio.Event()
+    first.write((head + b"a" * 60_000) * 2)
+    await _until(lambda: at.door.held_bytes == 60_000)
+    at.seen.hold.set()
+    await _until(lambda: at.door.held_bytes == 0)
+    first.write(head + b"a" * 10)
+    await _until(lambda: at.door.held_bytes == 10)
+    first.close()
+    await _until(lambda: at.door.held_bytes == 0)
+
+
 async def _until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not is_so():  # noqa: ASYNC110 - polled from outside
