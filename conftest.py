@@ -36,6 +36,18 @@ pytest_plugins = ["controlplane.engine.tests.fixtures"]
 TEST_DATABASE = "test_tessera"
 
 
+ENGINE_TEST_SECONDS = (
+    600  # a real engine loads within a minute alone, and within many beside others
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for a real engine has time for its start."""
+    for item in items:
+        if "real_engine_python" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(ENGINE_TEST_SECONDS))
+
+
 @pytest.fixture(scope="session")
 def run_dir() -> Iterator[Path]:
     """This session's folder: servers' data, sockets, ``TESSERA_HOME``. Removed at the end."""
