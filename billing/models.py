@@ -140,3 +140,23 @@ class Price(models.Model):
 
     def __str__(self) -> str:
         return f"{self.base} from {self.effective_from:%Y-%m-%d %H:%M}"
+
+
+class IdempotencyKey(models.Model):
+    """Which request a key stands for, for a day. Gateways write it, through functions alone; the
+    hashes are theirs and tell neither the key nor the body.
+    """
+
+    key_hash = models.BinaryField(primary_key=True)
+    body_hash = models.BinaryField()
+    event_id = models.CharField()
+    organization_id = models.UUIDField()
+    project_id = models.UUIDField()
+    claimed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "idempotency_key"
+        indexes = [models.Index(fields=["claimed_at"], name="idempotency_key_by_age")]
+
+    def __str__(self) -> str:
+        return self.event_id

@@ -31,6 +31,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     input: int = 0
     output: int = 0
     ending: str = ""
+    billable: bool = False
 
 
 class AccessLog:

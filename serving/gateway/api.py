@@ -14,6 +14,7 @@ from kernel.clock import Clock, monotonic, wall
 from kernel.errors import DomainError
 from kernel.ids import request_id
 from serving.contracts import Route
+from serving.gateway import idempotency
 from serving.gateway.access import AccessLog, Line
 from serving.gateway.addresses import Proxies, client_address
 from serving.gateway.errors import (
@@ -30,9 +31,11 @@ from serving.gateway.exchange import Exchange
 from serving.gateway.fields import Wanted, parse_chat, parse_completion
 from serving.gateway.head import Request
 from serving.gateway.held import Infer
+from serving.gateway.idempotency import Idempotency
 from serving.gateway.patience import Patience
 from serving.gateway.ratelimit_headers import EXPOSED
 from serving.gateway.reply import Reply
+from serving.gateway.who import Known
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ _ROUTES = {b"/v1/chat/completions": "chat", b"/v1/completions": "completions", _
 _CLIENT_GONE = 499  # as nginx writes it in its log; nobody is there to receive it
 _PREFLIGHT = (
     b"access-control-allow-methods: GET, POST, OPTIONS\r\n"
-    b"access-control-allow-headers: authorization, content-type, x-stainless-arch,"
+    b"access-control-allow-headers: authorization, content-type, idempotency-key, x-stainless-arch,"
     b" x-stainless-async, x-stainless-helper-method, x-stainless-lang, x-stainless-os,"
     b" x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime,"
     b" x-stainless-runtime-version, x-stainless-timeout, x-stainless-read-timeout\r\n"
@@ -59,6 +62,7 @@ class Api:
 
     exchange: Exchange
     infer: Infer
+    idempotency: Idempotency
     log: AccessLog
     origins: frozenset[str]
     proxies: Proxies
@@ -126,13 +130,24 @@ class Api:
             raise WrongMedia
         wanted = PARSERS[request.path](request.body)
         if not wanted.is_stream:
-            await self.infer(known, wanted, reply, line)
+            await self._answer(request, known, wanted, reply, line)
             return
         self.patience.begin(reply)
         try:
-            await self.infer(known, wanted, reply, line)
+            await self._answer(request, known, wanted, reply, line)
         finally:
             self.patience.end(reply)
+
+    async def _answer(
+        self, request: Request, known: Known, wanted: Wanted, reply: Reply, line: Line
+    ) -> None:
+        key = request.headers.get(idempotency.HEADER)
+        if key is None:
+            await self.infer(known, wanted, reply, line)
+            return
+        # A model that this key may not call is absent, whatever the project's other keys asked it.
+        self.exchange.directory().route(known.principal, wanted.model)
+        await self.idempotency.infer(key, request, known, wanted, reply, line)
 
     async def _models(self, request: Request, reply: Reply, line: Line) -> None:
         if request.method != b"GET":

@@ -366,11 +366,12 @@ class Exchange:
         call.reply.finish(error_event(error))
 
     def _close(self, call: Call, ending: settle.Ending) -> None:
-        call.account.close(ending)
         line = call.line
         line.ending = ending.completeness.value
+        line.billable = ending.billable
         line.input = ending.quantities.get("input", 0)
         line.output = ending.quantities.get("output", 0)
+        call.account.close(ending)  # last: a journal that fails changes nothing of what is owed
 
     def _first_byte(self, call: Call) -> None:
         if call.load is not None:

@@ -29,7 +29,16 @@ from serving.gateway.errors import (
 from serving.gateway.head import Limits, Request, check_head
 from serving.gateway.reply import Reply
 
-_ONCE = frozenset({b"host", b"authorization", b"content-type", b"content-encoding", b"origin"})
+_ONCE = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"content-type",
+        b"content-encoding",
+        b"origin",
+        b"idempotency-key",
+    }
+)
 _LINGER_SECONDS = 2.0
 
 

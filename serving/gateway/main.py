@@ -14,8 +14,10 @@ from serving.admission.link import RedisLink
 from serving.gateway import routing_metrics
 from serving.gateway.access import AccessLog
 from serving.gateway.addresses import Proxies
+from serving.gateway.answerbook import AnswerBook
 from serving.gateway.answers import OpenStreams
 from serving.gateway.api import Api
+from serving.gateway.database import Database
 from serving.gateway.documents import Documents
 from serving.gateway.errors import Busy, Unauthorized
 from serving.gateway.exchange import Exchange
@@ -23,6 +25,7 @@ from serving.gateway.failed_keys import FailedKeys
 from serving.gateway.head import Limits
 from serving.gateway.held import Infer, Strict
 from serving.gateway.http import Door
+from serving.gateway.idempotency import Idempotency, PostgresLedger
 from serving.gateway.listening import Listeners
 from serving.gateway.metrics import Metrics, read_snapshot, snapshot_path, write_snapshot
 from serving.gateway.patience import Patience
@@ -41,6 +44,7 @@ from serving.journal.writer import Limits as JournalLimits
 log = logging.getLogger(__name__)
 
 REDIS_SECONDS = 0.1
+ANSWERS_SECONDS = 0.5  # a kept answer may be a megabyte; on a link of its own, nothing waits for it
 _PUSH_SECONDS = 5.0  # an XREAD that blocks for one second and is still silent then is lost
 _TICK_SECONDS = 1.0
 _LOG_SECONDS = 0.1
@@ -81,6 +85,8 @@ class Gateway:
         self._redis = RedisLink(settings.redis_url, timeout_seconds=REDIS_SECONDS)
         self._push = RedisLink(settings.redis_url, timeout_seconds=_PUSH_SECONDS)
         self._database = PrincipalDatabase(settings.database_url)
+        self._answers = RedisLink(settings.cache_redis_url, timeout_seconds=ANSWERS_SECONDS)
+        self._keys = Database(settings.database_url)
         self._who = Who(
             cache=PrincipalCache(self._redis, key=settings.document_key),
             database=self._database,
@@ -114,6 +120,7 @@ class Gateway:
         self._documents.load()
         self._begin(self._redis.run(on_up=self._redis_is_back))
         self._begin(self._push.run())
+        self._begin(self._answers.run())
         self._begin(self._documents.run())
         self._begin(self._journal.run())
         self._begin(self._tick())
@@ -144,6 +151,7 @@ class Gateway:
     async def close(self) -> None:
         """Give back what is held and make the journal durable."""
         await self._who.settle_reads()
+        await self._idempotency.settled()
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._admission.flush()
@@ -156,6 +164,7 @@ class Gateway:
             self._status_server.close()
         self._upstream.close()
         await self._database.close()
+        await self._keys.close()
         self._write_snapshot()
         self._log.flush()
         self._journal.close()
@@ -185,9 +194,19 @@ class Gateway:
                 idle=settings.idle_seconds,
             ),
         )
+        infer = self._infer(exchange)
+        self._idempotency = Idempotency(
+            infer,
+            book=AnswerBook(self._answers, secret=settings.salt_key),
+            ledger=PostgresLedger(self._keys),
+            count=lambda outcome: self._metrics.count(
+                "tessera_gateway_idempotent_total", "outcome", outcome
+            ),
+        )
         return Api(
             exchange=exchange,
-            infer=self._infer(exchange),
+            infer=infer,
+            idempotency=self._idempotency,
             log=self._log,
             origins=settings.portal_origins,
             proxies=Proxies(settings.trusted_proxies),
@@ -228,6 +247,7 @@ class Gateway:
             if monotonic() >= renew_at:
                 renew_at = monotonic() + RENEW_SECONDS
                 await self._admission.renew()
+                await self._idempotency.renew()
             self._write_snapshot()
 
     async def _flush_log(self) -> None:

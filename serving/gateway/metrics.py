@@ -33,6 +33,7 @@ _HELP = {
     "tessera_gateway_local_refusals_total": "Calls refused by the local share, Redis away.",
     "tessera_gateway_principal_reads_total": "Principals read from PostgreSQL.",
     "tessera_gateway_failed_keys_refused_total": "Keys not looked up: limit of their address.",
+    "tessera_gateway_idempotent_total": "Calls with an Idempotency-Key, by what became of them.",
     "tessera_gateway_request_seconds": "From the whole request to the end of its answer.",
     "tessera_gateway_first_token_seconds": "From the whole request to the answer's first byte.",
     "tessera_gateway_connections": "Client connections open.",

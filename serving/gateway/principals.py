@@ -15,16 +15,13 @@ from typing import Any, Literal, Protocol
 import msgspec
 import psycopg
 
-from kernel.clock import Clock, monotonic, wall
+from kernel.clock import Clock, wall
 from serving.admission.link import RedisDown, RedisRefused
+from serving.gateway.database import Database, SourceDown
 
 log = logging.getLogger(__name__)
 
 COPY_SECONDS = 660
-_QUERY_SECONDS = 1.0
-_CONNECT_SECONDS = 2
-_REST_SECONDS = 1.0
-_QUEUE_LIMIT = 1_000
 _COLUMNS_BEFORE = 9
 # The second is the release before's, for a database that was not migrated yet: no limits are known
 # there, as there were none then.
@@ -98,10 +95,6 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     read_at: float
 
 
-class SourceDown(Exception):
-    """The source could not say; that is not the same as "no such key"."""
-
-
 class Redis(Protocol):
     def call(self, *arguments: str | bytes | int) -> asyncio.Future[Any]: ...
 
@@ -148,89 +141,24 @@ class PrincipalCache:
 
 
 class PrincipalDatabase:
-    """PostgreSQL's answer, over one connection that is opened again when it broke.
-
-    After a failure it rests for a second, so that an outage costs requests nothing but the first.
-    """
+    """PostgreSQL's answer."""
 
     def __init__(self, url: str, *, clock: Clock = wall) -> None:
-        self._url = url
+        self._database = Database(url)
         self._clock = clock
-        self._connection: psycopg.AsyncConnection[Any] | None = None
-        self._lock = asyncio.Lock()
-        self._rests_until = 0.0
-        self._queued = 0
-        self._ending: set[asyncio.Task[None]] = set()
 
     async def read(self, mac: bytes) -> Copy | None:
         """Nothing for a key that is not there. Raises ``SourceDown``."""
-        if self._queued >= _QUEUE_LIMIT:
-            raise SourceDown("too many lookups wait for PostgreSQL")
-        self._queued += 1
-        try:
-            async with self._lock:
-                return await self._read(mac)
-        finally:
-            self._queued -= 1
-
-    async def close(self) -> None:
-        for ending in self._ending:
-            ending.cancel()
-        await self._drop()
-
-    async def _read(self, mac: bytes) -> Copy | None:
-        if monotonic() < self._rests_until:
-            raise SourceDown("postgresql rests after a failure")
         read_at = self._clock()
         try:
-            row = await self._query(mac)
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            await self._drop()
-            self._rests_until = monotonic() + _REST_SECONDS
-            log.warning("postgresql unreachable: %s", type(error).__name__)
-            raise SourceDown("postgresql") from error
+            row = await self._database.fetch(_QUERY, (mac,))
+        except psycopg.errors.UndefinedFunction:
+            log.warning("the database is a release behind: limits of keys are not known yet")
+            row = await self._database.fetch(_QUERY_BEFORE, (mac,))
         return None if row is None else Copy(principal=_principal(row), read_at=read_at)
 
-    async def _query(self, mac: bytes) -> tuple[Any, ...] | None:
-        if self._connection is None:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                self._connection = await psycopg.AsyncConnection.connect(
-                    self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS
-                )
-        work = asyncio.create_task(_look_up(self._connection, mac))
-        done, _ = await asyncio.wait({work}, timeout=_QUERY_SECONDS)
-        if not done:
-            self._abandon(work)
-            raise TimeoutError
-        return work.result()
-
-    def _abandon(self, work: asyncio.Task[Any]) -> None:
-        """Cancelling a query asks the server first, which may be what hangs: not on our time."""
-        connection, self._connection = self._connection, None
-        assert connection is not None
-        work.cancel()
-        ending = asyncio.create_task(_end(work, connection))
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
-
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-
-async def _look_up(connection: psycopg.AsyncConnection[Any], mac: bytes) -> tuple[Any, ...] | None:
-    try:
-        cursor = await connection.execute(_QUERY, (mac,), prepare=True)
-    except psycopg.errors.UndefinedFunction:
-        log.warning("the database is a release behind: limits of keys are not known yet")
-        cursor = await connection.execute(_QUERY_BEFORE, (mac,))
-    return await cursor.fetchone()
-
-
-async def _end(work: asyncio.Task[Any], connection: psycopg.AsyncConnection[Any]) -> None:
-    await asyncio.wait({work})
-    await connection.close()
+    async def close(self) -> None:
+        await self._database.close()
 
 
 def _principal(row: tuple[Any, ...]) -> Principal:

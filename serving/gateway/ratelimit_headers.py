@@ -19,6 +19,7 @@ from serving.admission.values import NO_LIMITS, Allowance
 LONGEST_WAIT_SECONDS = 60.0
 EXPOSED = (
     b"x-request-id, retry-after, retry-after-ms, x-should-retry,"
+    b" idempotent-replayed, x-original-request-id,"
     b" x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests,"
     b" x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )

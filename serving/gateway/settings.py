@@ -20,6 +20,7 @@ class SettingsError(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     redis_url: str
+    cache_redis_url: str
     database_url: str
     home: Path
     cell: str
@@ -61,6 +62,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     """Raises ``SettingsError`` naming the variable."""
     return Settings(
         redis_url=_needed(environment, "REDIS_URL"),
+        cache_redis_url=environment.get("TESSERA_CACHE_REDIS_URL") or environment["REDIS_URL"],
         database_url=_needed(environment, "TESSERA_DATABASE_GATEWAY_URL"),
         home=Path(environment.get("TESSERA_HOME") or ".tessera").absolute(),
         cell=environment.get("TESSERA_CELL") or "local",

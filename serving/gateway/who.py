@@ -17,9 +17,10 @@ import msgspec
 
 from kernel.clock import Clock, monotonic, wall
 from kernel.keys import key_is_wellformed, key_mac
+from serving.gateway.database import SourceDown
 from serving.gateway.errors import Busy, Unauthorized
 from serving.gateway.failed_keys import FailedKeys
-from serving.gateway.principals import Copy, Principal, SourceDown
+from serving.gateway.principals import Copy, Principal
 
 ALL_UP_SECONDS = 5.0
 DATABASE_DOWN_SECONDS = 600.0

@@ -251,4 +251,9 @@ def test_the_gateway_can_read_nothing_else() -> None:
             " WHERE n.nspname = 'public' AND has_function_privilege(p.oid, 'EXECUTE')"
             " AND p.prosecdef"
         ).fetchall()
-    assert {name for (name,) in functions} == {"tessera_principal", "tessera_principal_2"}
+    assert {name for (name,) in functions} == {
+        "tessera_principal",
+        "tessera_principal_2",
+        "tessera_idempotency_claim",
+        "tessera_idempotency_release",
+    }

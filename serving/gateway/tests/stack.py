@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -67,6 +68,16 @@ RETURNS TABLE (
     FROM principals WHERE mac = wanted
 $$;
 GRANT EXECUTE ON FUNCTION tessera_principal_2(bytea) TO tessera_gateway;
+"""
+
+
+# Keys of requests, as PostgreSQL keeps them: the product's own functions over tables of this test's.
+KEYS = """
+CREATE TABLE usage_event (event_id text, billable boolean);
+CREATE TABLE idempotency_key (
+    key_hash bytea CONSTRAINT idempotency_key_pkey PRIMARY KEY, body_hash bytea, event_id text,
+    organization_id uuid, project_id uuid, claimed_at timestamptz DEFAULT now()
+);
 """
 
 
@@ -166,7 +177,17 @@ def prepare_database(server: PostgresServer) -> tuple[str, str]:
     urls = server.create_database(f"test_{ulid().lower()}")
     with psycopg.connect(urls.owner, autocommit=True) as connection:
         connection.execute(PRINCIPALS)
+        _make_keys(connection)
     return urls.owner, urls.gateway
+
+
+def _make_keys(connection: psycopg.Connection) -> None:
+    made = importlib.import_module("billing.migrations.0005_idempotency_keys")
+    connection.execute(KEYS)
+    for function in (made.CLAIM, made.RELEASE):
+        connection.execute(function)
+    for name in made.SIGNATURES:
+        connection.execute(f"GRANT EXECUTE ON FUNCTION {name} TO tessera_gateway")
 
 
 @dataclass

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from serving.gateway.addresses import Proxies
 from serving.gateway.api import Api
 from serving.gateway.head import Limits
 from serving.gateway.http import Door
+from serving.gateway.idempotency import Idempotency
 from serving.gateway.patience import FIRST_SECONDS, NEXT_SECONDS, Patience
 from serving.gateway.principals import Copy
 from serving.gateway.tests import raw
@@ -104,6 +106,7 @@ class World:
         api = Api(
             exchange=order,
             infer=order.infer,
+            idempotency=cast("Idempotency", None),  # nobody sends a key here
             log=AccessLog(self.log),
             origins=frozenset(),
             proxies=Proxies(()),

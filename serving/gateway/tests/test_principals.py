@@ -10,13 +10,13 @@ import pytest
 
 from kernel.keys import key_mac
 from serving.admission.link import RedisLink
+from serving.gateway.database import SourceDown
 from serving.gateway.principals import (
     Copy,
     Limits,
     Principal,
     PrincipalCache,
     PrincipalDatabase,
-    SourceDown,
 )
 from serving.gateway.tests.stack import PEPPER, Servers, Stack
 

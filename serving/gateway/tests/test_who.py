@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from kernel.keys import key_mac, key_new
+from serving.gateway.database import SourceDown
 from serving.gateway.errors import Busy, TooManyFailedKeys, Unauthorized
-from serving.gateway.principals import Copy, Principal, SourceDown
+from serving.gateway.principals import Copy, Principal
 from serving.gateway.who import Who, maximum_age
 
 PEPPER = b"p" * 32
