@@ -37,6 +37,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int
     default_output_tokens: int
     slots_per_replica: int
+    wakes: bool = False  # rests at zero replicas: who waits for it makes it start
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,6 +40,8 @@ from serving.gateway.who import Known
 log = logging.getLogger(__name__)
 
 _MODELS = b"/v1/models"
+_READ_TIMEOUT = b"x-stainless-read-timeout"  # what stock clients say of themselves
+_LONGEST_TIMEOUT = 10  # characters of a number of seconds
 PARSERS: dict[bytes, Callable[[bytes], Wanted]] = {
     b"/v1/chat/completions": parse_chat,
     b"/v1/completions": parse_completion,
@@ -129,6 +131,7 @@ class Api:
         if not request.headers.get(b"content-type", b"").lower().startswith(b"application/json"):
             raise WrongMedia
         wanted = PARSERS[request.path](request.body)
+        wanted.client_seconds = client_seconds(request.headers.get(_READ_TIMEOUT))
         if not wanted.is_stream:
             await self._answer(request, known, wanted, reply, line)
             return
@@ -183,6 +186,17 @@ class Api:
         line.total_ms = round(seconds * 1000, 3)
         self.log.add(line)
         self.exchange.metrics.answered(_ROUTES.get(request.path, "other"), line.status, seconds)
+
+
+def client_seconds(said: bytes | None) -> float | None:
+    """How long a client reads before it gives up, from its own header; nothing where it is odd."""
+    if said is None or len(said) > _LONGEST_TIMEOUT:
+        return None
+    try:
+        seconds = float(said)
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < float("inf") else None
 
 
 def _refuse(reply: Reply, error: DomainError, line: Line) -> None:

@@ -88,6 +88,7 @@ class Exchange:
     metrics: Metrics
     salt_key: bytes
     timeouts: Timeouts
+    queue_seconds: float = 30.0
     clock: Clock = monotonic
     wall_clock: Clock = wall
 
@@ -115,6 +116,7 @@ class Exchange:
             grant_id=event_id,
             slots=directory.slots(target.pool.id),
             limit=limit,
+            queue_seconds=self.queue_seconds,
             now=self.wall_clock(),
         )
         grant = await hold.take(self.admission, request, model=wanted.model)

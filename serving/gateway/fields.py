@@ -199,6 +199,7 @@ class Wanted:
     prompt_bytes: int  # of the whole body; tokens of the prompt are fewer
     rest: bytes
     has_tools: bool = False
+    client_seconds: float | None = None  # how long its client waits, where it says so
 
 
 def parse_chat(body: bytes) -> Wanted:

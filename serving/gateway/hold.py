@@ -34,6 +34,7 @@ from serving.gateway.what import Target
 # take fewer tokens than its own JSON has bytes; a system prompt of the template's own is this.
 TEMPLATE_TOKENS = 256
 TOOLS_EXPANSION = 4  # templates print tools again, indented
+_TO_ANSWER_SECONDS = 1.0  # what a client that waits so long still has to receive
 _PREFIXES = {"organization": "org", "project": "project", "key": "key"}
 
 
@@ -68,10 +69,13 @@ def admission_request(  # noqa: PLR0913 - everything that a call is judged by
     grant_id: str,
     slots: int,
     limit: int | None,
+    queue_seconds: float,
     now: float,
-    wait_seconds: float = 0.0,
 ) -> AdmissionRequest:
-    """Everything that admission has to know of a call. ``now``: seconds since the epoch."""
+    """Everything that admission has to know of a call.
+
+    ``queue_seconds`` is the longest wait for a slot; ``now``, seconds since the epoch.
+    """
     month = usage_month(micros(now))
     return AdmissionRequest(
         grant_id=grant_id,
@@ -82,7 +86,7 @@ def admission_request(  # noqa: PLR0913 - everything that a call is judged by
         tenant=principal.organization,
         tier=principal.tier,
         weight=principal.weight,
-        wait_seconds=wait_seconds,
+        wait_seconds=wait_seconds(queue_seconds, wanted.client_seconds),
         body_bytes=wanted.prompt_bytes,
     )
 
@@ -95,6 +99,13 @@ def subjects(principal: Principal, month: str) -> tuple[Subject, ...]:
         unlimited = Limits(scope="organization", id=principal.organization)
         found.append(_subject(unlimited, principal, month))
     return tuple(found)
+
+
+def wait_seconds(bound: float, client_seconds: float | None) -> float:
+    """How long a call may wait for a slot: the answer has to arrive while somebody reads."""
+    if client_seconds is None:
+        return bound
+    return max(0.0, min(bound, client_seconds - _TO_ANSWER_SECONDS))
 
 
 async def take(admission: Admission, request: AdmissionRequest, *, model: str) -> Grant:

@@ -188,6 +188,7 @@ class Gateway:
             streams=self._streams,
             metrics=self._metrics,
             salt_key=settings.salt_key,
+            queue_seconds=settings.queue_seconds,
             timeouts=Timeouts(
                 first_token=settings.first_token_seconds,
                 answer=settings.answer_seconds,

@@ -37,6 +37,7 @@ class Settings:
     first_token_seconds: float
     idle_seconds: float
     answer_seconds: float
+    queue_seconds: float
     quiet_seconds: float
     body_bytes: int
     head_seconds: float
@@ -79,6 +80,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         first_token_seconds=_number(environment, "TESSERA_GATEWAY_FIRST_TOKEN_SECONDS", 120),
         idle_seconds=_number(environment, "TESSERA_GATEWAY_IDLE_SECONDS", 60),
         answer_seconds=_number(environment, "TESSERA_GATEWAY_ANSWER_SECONDS", 600),
+        queue_seconds=_number(environment, "TESSERA_GATEWAY_QUEUE_SECONDS", 30),
         quiet_seconds=_number(environment, "TESSERA_GATEWAY_QUIET_SECONDS", 10),
         body_bytes=int(_number(environment, "TESSERA_GATEWAY_BODY_BYTES", 4 * 1024 * 1024)),
         head_seconds=_number(environment, "TESSERA_GATEWAY_HEAD_SECONDS", 10),

@@ -70,15 +70,20 @@ class Directory:
         return self._slots[pool]
 
     def target(self, principal: Principal, name: str) -> Target:
-        """Raises ``ModelNotFound``; ``Busy`` without a price, and while no pool has a replica."""
+        """Raises ``ModelNotFound``; ``Busy`` without a price, and while nothing can answer.
+
+        A pool with replicas goes before one that rests and would have to wake.
+        """
         route = self.route(principal, name)
         if route.price is None:
             raise refusal(NO_PRICE, model=name)
         arm = choose_arm(route, principal)
-        for name_of_pool in arm.pools:
-            if name_of_pool in self.pools and self.endpoints.get(name_of_pool):
-                return Target(route, arm, self.pools[name_of_pool], route.price)
-        raise not_ready(name)
+        pools = [self.pools[pool] for pool in arm.pools if pool in self.pools]
+        awake = (pool for pool in pools if self.endpoints.get(pool.id))
+        found = next(awake, None) or next((pool for pool in pools if pool.wakes), None)
+        if found is None:
+            raise not_ready(name)
+        return Target(route, arm, found, route.price)
 
 
 def choose_arm(route: Route, principal: Principal) -> Arm:

@@ -8,10 +8,11 @@ import pytest
 from serving.admission.values import AdmissionRequest, Grant, Money, Reason, Refusal, Used
 from serving.contracts import Price
 from serving.gateway import hold
+from serving.gateway.api import client_seconds
 from serving.gateway.errors import Busy
 from serving.gateway.fields import Wanted, parse_chat, parse_completion
 from serving.gateway.principals import Limits, Principal
-from serving.gateway.tests.test_where import arm, directory, endpoint, principal, route
+from serving.gateway.tests.test_where import POOL, arm, directory, endpoint, principal, route
 from serving.gateway.what import Target
 
 NOVEMBER = 1_795_000_000.0  # 2026-11-18 UTC
@@ -31,7 +32,7 @@ def chat(extra: str = "") -> Wanted:
 
 def asked(who: Principal, *, limit: int | None = 10) -> AdmissionRequest:
     return hold.admission_request(
-        who, chat(), target(), grant_id="g", slots=4, limit=limit, now=NOVEMBER
+        who, chat(), target(), grant_id="g", slots=4, limit=limit, queue_seconds=30, now=NOVEMBER
     )
 
 
@@ -111,3 +112,31 @@ async def test_a_refusal_carries_its_reason_and_delay() -> None:
     with pytest.raises(Busy) as caught:
         await hold.take(Refusing(), asked(principal()), model="model")
     assert (caught.value.code, caught.value.retry_after_seconds) == ("queue_full", 3)
+
+
+@pytest.mark.parametrize(
+    ("client", "seconds"), [(None, 30.0), (600.0, 30.0), (10.0, 9.0), (0.5, 0.0)]
+)
+def test_nobody_waits_longer_than_its_client(client: float | None, seconds: float) -> None:
+    assert hold.wait_seconds(30.0, client) == seconds
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (None, None), (b"600", 600.0), (b"2.5", 2.5), (b"nan", None), (b"inf", None),
+        (b"-1", None), (b"soon", None), (b"1" * 11, None),
+    ],
+)  # fmt: skip
+def test_what_a_client_says_of_its_patience(said: bytes | None, seconds: float | None) -> None:
+    assert client_seconds(said) == seconds
+
+
+def test_a_pool_at_rest_is_a_target_where_nothing_else_answers() -> None:
+    pools = (msgspec.structs.replace(POOL, id="resting", wakes=True), POOL)
+    routes = (route(arm(pools=("resting", "pool"))),)
+    awake = directory(endpoint("a", "a"), routes=routes, pools=pools)
+    assert awake.target(principal(), "model").pool.id == "pool"
+    alone = directory(routes=routes, pools=pools)
+    assert alone.target(principal(), "model").pool.id == "resting"
+    assert alone.slots("resting") == 0

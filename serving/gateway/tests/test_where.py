@@ -66,13 +66,17 @@ def principal(**changes: object) -> Principal:
     return Principal(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def directory(*endpoints: Endpoint, routes: tuple[Route, ...] = ()) -> Directory:
-    pool = Pool(
-        id="pool", cluster="c", base="base", context_tokens=100, default_output_tokens=10,
-        slots_per_replica=64,
-    )  # fmt: skip
+POOL = Pool(
+    id="pool", cluster="c", base="base", context_tokens=100, default_output_tokens=10,
+    slots_per_replica=64,
+)  # fmt: skip
+
+
+def directory(
+    *endpoints: Endpoint, routes: tuple[Route, ...] = (), pools: tuple[Pool, ...] = (POOL,)
+) -> Directory:
     return Directory(
-        RoutesDocument(cell="x", pools=(pool,), routes=routes or (route(arm()),)),
+        RoutesDocument(cell="x", pools=pools, routes=routes or (route(arm()),)),
         [EndpointsDocument(cluster="c", endpoints=endpoints)],
     )
 
