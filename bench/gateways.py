@@ -38,6 +38,7 @@ CLUSTER = "local"
 POOL = "pool"
 VERSION = "version"
 DIGEST = "d" * 64
+CONTEXT_TOKENS = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def _routes(backing: Backing, models: Sequence[str], slots: int) -> RoutesDocume
         id=POOL,
         cluster=CLUSTER,
         base=BASE,
-        context_tokens=8192,
+        context_tokens=CONTEXT_TOKENS,
         default_output_tokens=256,
         slots_per_replica=slots,
     )

@@ -7,6 +7,7 @@ and no buffering, so that a streamed chunk leaves as it comes.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,8 @@ daemon off;
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log error;
-events {{ worker_connections 8192; }}
+worker_rlimit_nofile {descriptors};
+events {{ worker_connections 16384; }}
 http {{
     access_log off;
     client_body_temp_path {folder}/body;
@@ -73,6 +75,7 @@ def plain_proxy(binary: str, *, folder: Path, engine_socket: Path) -> Iterator[N
     configuration = folder / "nginx.conf"
     configuration.write_text(
         _CONFIGURATION.format(
+            descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
             user="user root;" if os.geteuid() == 0 else "",  # its worker may open our folders
             folder=folder,
             engine=f"unix:{engine_socket}",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from . import gateway, strict
+from . import gateway, memory, rate, streams, strict, trace
 from .results import Row
 
 
@@ -23,4 +23,11 @@ class Part:
     missing: Callable[[], str] = lambda: ""
 
 
-PARTS = (Part("gateway", gateway.measure), Part("strict", strict.measure))
+PARTS = (
+    Part("gateway", gateway.measure),
+    Part("rate", rate.measure),
+    Part("streams", streams.measure),
+    Part("trace", trace.measure, trace.missing),
+    Part("memory", memory.measure),
+    Part("strict", strict.measure),
+)

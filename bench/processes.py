@@ -69,6 +69,23 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return sum(_thread_nanoseconds(task) for pid in pids for task in _tasks(pid)) / 1e9
 
 
+def pss_bytes(pids: Sequence[int]) -> int:
+    """Proportional set size: a page that several processes share is divided among them."""
+    return sum(_rollup(pid, "Pss:") for pid in pids)
+
+
+def private_bytes(pids: Sequence[int]) -> int:
+    """What would be free if they ended."""
+    return sum(_rollup(pid, "Private_Dirty:") + _rollup(pid, "Private_Clean:") for pid in pids)
+
+
+def _rollup(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def descendants(pid: int) -> list[int]:
     """A process and all that came from it."""
     found = [pid]

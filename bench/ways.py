@@ -10,16 +10,19 @@ from pathlib import Path
 
 from .backing import backing
 from .engines import Simulator, adapter_write, simulator
-from .gateways import gateways, publish
+from .gateways import CONTEXT_TOKENS, gateways, publish
 from .litellm import proxy as litellm
 from .load.client import request_bytes
 from .nginx import MISSING, find, free_port, plain_proxy
 
-FAST, PACED = "fast", "paced"  # models: one answers at once, one at the pace of an engine
-MODELS = (FAST, PACED)
+# Models: one answers at once, the others at a pace. Tokens of the last two are the instants at
+# which they left the engine, so that whoever gets them knows how long they took.
+FAST, PACED, SLOW, BRISK = "fast", "paced", "slow", "brisk"
+TOKEN_MS = {PACED: 20.0, SLOW: 1000.0, BRISK: 50.0}
+STAMPED = frozenset({SLOW, BRISK})
+MODELS = (FAST, PACED, SLOW, BRISK)
 LITELLM_SHARE = 1 / 16  # it takes some twenty milliseconds of CPU per request
-TOKEN_MS = 20.0
-SLOTS = 4096
+SLOTS = 8192
 PROMPT = "What does the warranty of the blue kettle cover? " * 8
 CHAT_PATH = "/v1/chat/completions"
 
@@ -34,11 +37,11 @@ class Way:
     pids: tuple[int, ...]
     share: float = 1.0  # of the load that it can take in a run of bearable length
 
-    def chat(self, *, model: str, tokens: int, stream: bool) -> bytes:
+    def chat(self, *, model: str, tokens: int, stream: bool, prompt: str = PROMPT) -> bytes:
         """A request for an answer of exactly so many tokens."""
         body = {
             "model": model,
-            "messages": [{"role": "user", "content": PROMPT}],
+            "messages": [{"role": "user", "content": prompt}],
             "max_tokens": tokens,
             "ignore_eos": True,
             "stream": stream,
@@ -62,24 +65,29 @@ class Ways:
         return [way for way in (self.gateway, self.nginx, self.litellm) if way is not None]
 
 
-def open_ways(stack: ExitStack, folder: Path, *, with_litellm: bool = False) -> Ways:
-    """Start everything; ``stack`` stops it. One process each of gateway, nginx and engine."""
+def open_ways(
+    stack: ExitStack, folder: Path, *, with_litellm: bool = False, processes: int = 1
+) -> Ways:
+    """Start everything; ``stack`` stops it. One process each of gateway (or as many as
+    ``processes``), nginx and engine.
+    """
     back = stack.enter_context(backing(folder))
     engine = stack.enter_context(
         simulator(
             folder / "engine",
             replica="r1",
             engine_key=back.secret("TESSERA_ENGINE_KEY"),
-            arguments=("--max-num-seqs", str(SLOTS)),
+            arguments=("--max-num-seqs", str(SLOTS), "--max-model-len", str(CONTEXT_TOKENS)),
             port=free_port(),
         )
     )
     for seed, model in enumerate(MODELS):
         engine.load(model, adapter_write(folder / f"adapter-{model}", seed=seed))
-    slow = {"kind": "slow", "model": PACED, "token_ms": TOKEN_MS, "times": 0}
-    engine.call("POST", "/sim/faults", slow)
+    for model, token_ms in TOKEN_MS.items():
+        pace = {"kind": "slow", "model": model, "token_ms": token_ms, "times": 0}
+        engine.call("POST", "/sim/faults", pace | {"stamps": model in STAMPED})
     publish(back, [engine], models=MODELS, slots=SLOTS)
-    ours = stack.enter_context(gateways(back, processes=1))
+    ours = stack.enter_context(gateways(back, processes=processes))
     direct = Way("engine simulator", engine.address, engine.key, (engine.pid,))
     gateway = Way("gateway", ours.address, back.tenant.key, ours.pids)
     nginx = _nginx(stack, folder, engine)

@@ -35,6 +35,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     retry_after: int | None = None
     size: int = 1_000_000
     token_ms: float = 1000.0
+    stamps: bool = False  # of ``slow``: every token is the instant it left, monotonic nanoseconds
 
 
 class Faults:

@@ -73,6 +73,7 @@ class Generation:
         self._timer: asyncio.Handle | None = None
         self._answers = _answers(ask, fingerprint)
         self._events = Stream(ask, request_id=request_id, model=model)
+        self._events.stamps = fault is not None and fault.stamps
 
     @property
     def tokens(self) -> int:

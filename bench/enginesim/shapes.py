@@ -30,6 +30,7 @@ class Stream:
     def __init__(self, ask: Ask, *, request_id: str, model: str) -> None:
         self._ask = ask
         self.negative = False  # a fault: usage that counts below zero
+        self.stamps = False  # tokens are the instants they leave, for whoever measures the way
         kind, prefix = _kind(ask, stream=True)
         head = _encode(
             {"id": prefix + request_id, "object": kind, "created": int(time.time()), "model": model}
@@ -48,7 +49,7 @@ class Stream:
     def token(self, choice: int, index: int, answer: Answer, *, finish: str | None) -> bytes:
         """Token ``index`` of a choice, counted from 0."""
         ask = self._ask
-        text = _encode(answer.token(index))
+        text = _encode(str(time.monotonic_ns()) if self.stamps else answer.token(index))
         logprobs = b"null" if ask.logprobs is None else _encode(_logprobs(ask, answer, index, 1))
         reason = b"null" if finish is None else b'"%b"' % finish.encode()
         usage = self._usage(choice, index + 1)

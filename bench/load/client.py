@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -60,16 +61,17 @@ def request_bytes(path: str, body: bytes, *, key: str, headers: tuple[str, ...] 
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-async def connect(address: str) -> Client:
+async def connect(address: str, factory: Callable[[], Client] | None = None) -> Client:
     """``address`` is ``unix:<path>`` or ``http://<loopback>:<port>``. Raises ``OSError``."""
+    factory = factory or Client
     loop = asyncio.get_running_loop()
     if address.startswith("unix:"):
-        _, client = await loop.create_unix_connection(Client, address.removeprefix("unix:"))
+        _, client = await loop.create_unix_connection(factory, address.removeprefix("unix:"))
         return client
     host, _, port = address.removeprefix("http://").rpartition(":")
     if host not in LOOPBACK:
         raise LoadRefused(f"{address} is not on this machine; load is only made here.")
-    _, client = await loop.create_connection(Client, host, int(port))
+    _, client = await loop.create_connection(factory, host, int(port))
     return client
 
 

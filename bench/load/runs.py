@@ -9,7 +9,7 @@ from itertools import count
 
 from .client import Client, Reply, connect
 
-MAX_CONNECTIONS = 1_024
+MAX_CONNECTIONS = 8_192
 MAX_REQUESTS = 2_000_000
 
 

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -36,11 +37,18 @@ def main() -> int:
     except (SettingsError, OSError) as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
+    _raise_descriptor_limit()
     try:
         return uvloop.run(_run(settings, sockets, index, metrics))
     except (AlreadyRunning, JournalFull) as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 1
+
+
+def _raise_descriptor_limit() -> None:
+    """A stream takes two descriptors; many systems give a process 1,024 until it asks for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _run(
