@@ -50,6 +50,7 @@ class UsageEvent(models.Model):
     finish_reason = models.CharField()
     price_version = models.CharField(null=True)
     schema_version = models.IntegerField()
+    cost_nano = models.BigIntegerField("cost, nano-USD", db_default=0)
     received_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -160,3 +161,81 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return self.event_id
+
+
+class BalanceEntry(models.Model):
+    """An amount that an organization was given, or that was taken back. Only ever added.
+
+    Of one organization, a higher ``id`` was committed later. ``operation`` names what was done: the
+    same again changes nothing.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    organization = models.ForeignKey(
+        "tenants.Organization", on_delete=models.PROTECT, related_name="balance_entries"
+    )
+    nano = models.BigIntegerField("amount, nano-USD")
+    reason = models.CharField(max_length=200)
+    actor = models.CharField(max_length=254)
+    operation = models.CharField(max_length=100)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "balance_entry"
+        ordering = ["-id"]
+        verbose_name_plural = "balance entries"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "operation"], name="balance_operation_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(nano__range=(-MAX_NANO, MAX_NANO)),
+                name="balance_entry_is_an_amount",
+            ),
+        ]
+        indexes = [models.Index(fields=["organization", "id"], name="balance_by_organization")]
+
+    def __str__(self) -> str:
+        return f"{self.nano} nano-USD: {self.reason}"
+
+
+class WriterSpend(models.Model):
+    """What one gateway process's events came to on one account (``kernel.usage``); only grows.
+
+    The shipper raises it in the transaction that adds the events, so that both always agree.
+    """
+
+    pk = models.CompositePrimaryKey("writer", "account")
+    writer = models.CharField()
+    account = models.CharField()
+    organization_id = models.UUIDField()
+    nano = models.BigIntegerField()
+
+    class Meta:
+        db_table = "writer_spend"
+        indexes = [
+            models.Index(
+                fields=["account"], include=("writer", "nano"), name="writer_spend_by_account"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.writer} {self.account}"
+
+
+class GatewayRoster(models.Model):
+    """A gateway process that may hold prepaid money, entered before it first does."""
+
+    writer = models.CharField(primary_key=True)
+    cell = models.CharField()
+    node = models.CharField()
+    entered_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "gateway_roster"
+        ordering = ["-entered_at"]
+        verbose_name_plural = "gateway roster"
+        indexes = [models.Index(fields=["cell"], name="gateway_roster_by_cell")]
+
+    def __str__(self) -> str:
+        return self.writer

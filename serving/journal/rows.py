@@ -13,11 +13,12 @@ from uuid import UUID
 import msgspec
 
 from kernel.clock import from_micros
-from kernel.usage import UsageFact
+from kernel.usage import UsageFact, accounts_of
 from serving.journal.record import Record, RecordKind
 from serving.journal.recovery import check_readable, fact_of
 
 _BIGINT_MAX = 2**63 - 1
+_MAX_NANO = 2**53 - 1
 _COUNTED_CLASSES = ("input", "cached_input", "output")
 
 
@@ -36,6 +37,9 @@ class UsageRow:
     fact_hash: str
     columns: tuple[object, ...]
     text: str
+    organization: UUID
+    cost_nano: int
+    accounts: tuple[str, ...]
 
     @property
     def key(self) -> tuple[datetime, str]:
@@ -81,6 +85,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("finish_reason", "text"),
     ("price_version", "text"),
     ("schema_version", "integer"),
+    ("cost_nano", "bigint"),
 )
 """Name and PostgreSQL type, in the order of ``UsageRow.columns``."""
 
@@ -139,12 +144,26 @@ def conflict(row: UsageRow, known_hash: str) -> QuarantineRow:
     return quarantined(row, QuarantineReason.CONFLICT, detail)
 
 
+def spending(rows: Iterable[UsageRow]) -> list[tuple[str, UUID, int]]:
+    """What rows come to: account, whose it is, and nano-USD; in the order of the accounts."""
+    sums: dict[tuple[str, UUID], int] = {}
+    for row in rows:
+        if row.cost_nano:
+            for account in row.accounts:
+                key = (account, row.organization)
+                sums[key] = sums.get(key, 0) + row.cost_nano
+    return sorted((account, owner, nano) for (account, owner), nano in sums.items())
+
+
 def _row(fact: UsageFact, text: str) -> UsageRow:
     for name, quantity in fact.quantities.items():
         if not 0 <= quantity <= _BIGINT_MAX:
             raise ValueError(f"Quantity {name!r} is {quantity}.")
     if "\0" in "".join(_texts(fact)) or not fact.event_id:
         raise ValueError("A text holds a NUL character, or the event id is empty.")
+    cost_nano = fact.cost_nano()
+    if not 0 <= cost_nano <= _MAX_NANO:
+        raise ValueError(f"The cost is {cost_nano} nano-USD.")
     fact_hash = fact.fact_hash()
     occurred_at = from_micros(fact.occurred_at)
     columns = (
@@ -172,8 +191,18 @@ def _row(fact: UsageFact, text: str) -> UsageRow:
         fact.finish_reason,
         fact.price_version,
         fact.schema_version,
+        cost_nano,
     )
-    return UsageRow(fact.event_id, occurred_at, fact_hash, columns, text)
+    return UsageRow(
+        event_id=fact.event_id,
+        occurred_at=occurred_at,
+        fact_hash=fact_hash,
+        columns=columns,
+        text=text,
+        organization=UUID(fact.organization),
+        cost_nano=cost_nano,
+        accounts=accounts_of(fact),
+    )
 
 
 def _texts(fact: UsageFact) -> tuple[str, ...]:

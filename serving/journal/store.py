@@ -17,6 +17,7 @@ from serving.journal.rows import (
     UsageRow,
     conflict,
     quarantined,
+    spending,
     without_repeats,
 )
 
@@ -157,6 +158,7 @@ class PostgresStore:
 def _write(cursor: psycopg.Cursor, batch: Batch) -> Written:
     rows, conflicts, repeats = without_repeats(list(batch.rows))
     inserted = _insert_rows(cursor, rows)
+    _add_spending(cursor, batch.writer, [row for row in rows if row.key in inserted])
     missed = [row for row in rows if row.key not in inserted]
     stored = _stored_hashes(cursor, missed)
     for row in missed:
@@ -181,6 +183,12 @@ _STORED_HASHES: LiteralString = (
     " JOIN unnest(%s::timestamptz[], %s::text[]) AS wanted (occurred_at, event_id)"
     " USING (occurred_at, event_id)"
 )
+# In the order of the accounts, so that a replay beside the shipper waits for it and no more.
+_ADD_SPENDING: LiteralString = (
+    "INSERT INTO writer_spend AS known (writer, account, organization_id, nano)"
+    " SELECT %s, * FROM unnest(%s::text[], %s::uuid[], %s::bigint[])"
+    " ON CONFLICT (writer, account) DO UPDATE SET nano = known.nano + excluded.nano"
+)
 _INSERT_QUARANTINE: LiteralString = (
     "INSERT INTO usage_quarantine (reason, detail, fact_hash, fact, event_id, occurred_at)"
     " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (fact_hash, reason) DO NOTHING"
@@ -200,6 +208,14 @@ def _insert_rows(cursor: psycopg.Cursor, rows: Sequence[UsageRow]) -> set[tuple[
     columns = zip(*(row.columns for row in rows), strict=True)
     cursor.execute(_INSERT_ROWS, [list(values) for values in columns])
     return {(occurred_at, event_id) for occurred_at, event_id in cursor}
+
+
+def _add_spending(cursor: psycopg.Cursor, writer: str, rows: Sequence[UsageRow]) -> None:
+    """What new rows cost becomes their writer's spending; what was there costs no second time."""
+    sums = spending(rows)
+    if sums:
+        accounts, owners, amounts = zip(*sums, strict=True)
+        cursor.execute(_ADD_SPENDING, [writer, list(accounts), list(owners), list(amounts)])
 
 
 def _stored_hashes(

@@ -252,8 +252,14 @@ def test_the_gateway_can_read_nothing_else() -> None:
             " AND p.prosecdef"
         ).fetchall()
     assert {name for (name,) in functions} == {
-        "tessera_principal",
-        "tessera_principal_2",
+        "tessera_account_base",
+        "tessera_balance_entries",
+        "tessera_balance_old_entry",
+        "tessera_closed_totals",
         "tessera_idempotency_claim",
         "tessera_idempotency_release",
+        "tessera_principal",
+        "tessera_principal_2",
+        "tessera_roster",
+        "tessera_roster_enter",
     }

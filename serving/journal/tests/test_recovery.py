@@ -92,6 +92,18 @@ def test_what_was_open_is_settled(records: list[Record], facts: tuple[UsageFact,
     assert settle_open(records).facts == facts
 
 
+@pytest.mark.parametrize(
+    ("records", "cost"),
+    [([], 120 * 100), ([counted({"input": 100, "cached_input": 40, "output": 8})], 9600)],
+)
+def test_what_a_dead_writer_owes_is_priced_as_it_was_admitted(
+    records: list[Record], cost: int
+) -> None:
+    rates = {"input": 100, "cached_input": 10, "output": 400}
+    [fact] = settle_open([opened(replace(INTENT, rates=rates, price_version="v")), *records]).facts
+    assert (fact.price_version, fact.cost_nano()) == ("v", cost)
+
+
 def test_a_record_that_makes_no_sense_hides_no_other() -> None:
     nonsense = [record(kind, b"[]") for kind in RecordKind]
     closing = settle_open([nonsense[0], opened(), *nonsense[1:]])

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from kernel.usage import SCHEMA_VERSION
+from kernel.usage import SCHEMA_VERSION, accounts_of
 from serving.journal.record import Record, RecordKind, encode_fact
 from serving.journal.rows import QuarantineReason, batch_rows
 from serving.journal.store import Batch, Position, PostgresStore, StoreUnavailable, Written
@@ -133,6 +133,70 @@ def test_a_row_that_the_database_refuses_stands_aside(
     assert written.new == 3
     assert [row.reason for row in written.quarantined] == [QuarantineReason.DATABASE]
     assert store.positions() == {"writer-1": Position(1, 100)}
+
+
+def spent(owner: psycopg.Connection) -> dict[tuple[str, str], int]:
+    rows = owner.execute("SELECT writer, account, nano FROM writer_spend").fetchall()
+    return {(writer, account): nano for writer, account, nano in rows}
+
+
+RATES = {"input": 100, "cached_input": 10, "output": 400}
+
+
+def test_what_new_rows_cost_is_their_writers_spending(
+    store: PostgresStore, owner: psycopg.Connection
+) -> None:
+    facts = [
+        settled(draft(rates=RATES, price_version="v"), quantities=quantities)
+        for quantities in (
+            {"input": 10, "cached_input": 4, "output": 3},
+            {"input": 1, "cached_input": 0, "output": 0},
+        )
+    ]
+    free = settled(draft(rates=RATES), billable=False)
+    store.write(batch(*facts, free))
+    assert [fact.cost_nano() for fact in facts] == [1840, 100]
+    costs = owner.execute("SELECT cost_nano FROM usage_event ORDER BY cost_nano").fetchall()
+    assert costs == [(0,), (100,), (1840,)]
+    assert spent(owner) == {("writer-1", account): 1940 for account in accounts_of(facts[0])}
+
+
+def test_what_is_there_costs_no_second_time(
+    store: PostgresStore, owner: psycopg.Connection
+) -> None:
+    first, second = (settled(draft(rates=RATES)) for _ in range(2))
+    store.write(batch(first))
+    once = spent(owner)
+    store.write(batch(first, first))
+    store.write(replace(batch(first), position=None))
+    store.write(batch(replace(first, quantities={"input": 10**6, "output": 0})))
+    assert spent(owner) == once, "repeats, replays and contradictions add nothing"
+    store.write(batch(first, second))
+    assert spent(owner) == {key: 2 * nano for key, nano in once.items()}
+
+
+def test_what_stands_aside_costs_nothing(store: PostgresStore, owner: psycopg.Connection) -> None:
+    dear = settled(draft(rates={"output": 2**52}), quantities={"output": 3})
+    backwards = settled(draft(rates=RATES), quantities={"input": 0, "cached_input": 5})
+    assert len(store.write(batch(dear, backwards)).quarantined) == 2
+    assert spent(owner) == {}
+
+
+def test_rows_of_the_release_before_cost_nothing(
+    store: PostgresStore, owner: psycopg.Connection
+) -> None:
+    store.write(batch(settled(draft(schema_version=1))))
+    assert spent(owner) == {}
+
+
+def test_a_batch_that_fails_spends_nothing(store: PostgresStore, owner: psycopg.Connection) -> None:
+    owner.execute("ALTER TABLE journal_position ADD CONSTRAINT no_ninety CHECK (segment <> 90)")
+    try:
+        with pytest.raises(StoreUnavailable):
+            store.write(batch(settled(draft(rates=RATES)), position=Position(90, 0)))
+    finally:
+        owner.execute("ALTER TABLE journal_position DROP CONSTRAINT no_ninety")
+    assert spent(owner) == {}
 
 
 def test_positions_only_go_forward(store: PostgresStore) -> None:
