@@ -20,6 +20,7 @@ _END = b"\n\n"
 _DATA = b"data: "
 _DONE = b"[DONE]"
 _USAGE = b',"usage":{'
+_FLAT_USAGE = re.compile(rb',"usage":\{(?:"[a-z_]+":(?:[0-9]+|null),?)*\}')
 EXTRAS = re.compile(rb',"(?:token_ids|prompt_token_ids|prompt_text)":null')
 PLAIN_EXTRAS = re.compile(
     rb',"(?:token_ids|prompt_(?:token_ids|text|logprobs)|(?:kv|ec)_transfer_params|metrics)":null'
@@ -175,8 +176,10 @@ class EventFilter:
 
 
 def decode_chunk(payload: bytes) -> Chunk:
-    """Raises ``Garbage``."""
+    """Raises ``Garbage``. Texts that are not read are passed on, so they must be UTF-8, too."""
     try:
+        if not payload.isascii():
+            payload.decode()
         return _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Garbage(f"not a chunk: {error}") from error
@@ -196,9 +199,9 @@ def renamed(payload: bytes, model: bytes, name: bytes, extras: re.Pattern[bytes]
 def without_usage(payload: bytes) -> bytes:
     """Cut the member ``usage``, which vLLM writes flat and near the end, out of a chunk's text."""
     start = payload.rfind(_USAGE)
-    end = payload.find(b"}", start) + 1
-    if start > 0 and end > 0 and payload.find(b"{", start + len(_USAGE), end) < 0:
-        return payload[:start] + payload[end:]
+    found = _FLAT_USAGE.match(payload, start) if start > 0 else None
+    if found is not None:
+        return payload[:start] + payload[found.end() :]
     members = msgspec.json.decode(payload)
     members.pop("usage", None)
     return _encode(members)
