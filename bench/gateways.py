@@ -48,8 +48,13 @@ class Gateways:
 
 
 @contextmanager
-def gateways(backing: Backing, *, processes: int) -> Iterator[Gateways]:
-    """``processes`` of them on one port, all accepting, with the documents that are published."""
+def gateways(
+    backing: Backing, *, processes: int, program: Sequence[str] = ("serving.gateway",)
+) -> Iterator[Gateways]:
+    """``processes`` of them on one port, all accepting, with the documents that are published.
+
+    ``program`` is a module that runs a gateway, and its arguments.
+    """
     run = backing.home / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
@@ -60,7 +65,7 @@ def gateways(backing: Backing, *, processes: int) -> Iterator[Gateways]:
         for index in range(processes):
             process = stack.enter_context(
                 running(
-                    [sys.executable, "-m", "serving.gateway"],
+                    [sys.executable, "-m", *program],
                     log=backing.folder / f"gateway-{index}.log",
                     ready=partial(is_locked, lock_path(run, index)),
                     environment=backing.environment

@@ -37,6 +37,7 @@ class Engine:
         self._waiting: deque[Generation] = deque()
         self._numbers: dict[Generation, int] = {}
         self._count = 0
+        self._prefilled_at = 0.0  # when all prompts taken so far are computed
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -72,6 +73,7 @@ class Engine:
             cached=cached if self.options.enable_prompt_tokens_details else None,
             pace=self._pace if fault is None else _paced(self._pace, fault),
             fault=fault,
+            uncached=ask.all_prompt_tokens - cached,
             on_token=self._token,
             on_end=self._end,
         )
@@ -118,7 +120,16 @@ class Engine:
 
     def _start(self, generation: Generation) -> None:
         self._running.add(generation)
-        generation.start()
+        generation.start(after_seconds=self._prefill_seconds(generation))
+
+    def _prefill_seconds(self, generation: Generation) -> float:
+        """How long until its prompt is computed, behind those taken before it."""
+        rate = self.options.prefill_tokens_per_second
+        if not rate:
+            return 0.0
+        at = asyncio.get_running_loop().time()
+        self._prefilled_at = max(self._prefilled_at, at) + generation.uncached / rate
+        return self._prefilled_at - at
 
     def _start_waiting(self) -> None:
         for generation in list(self._waiting):

@@ -56,11 +56,13 @@ class Generation:
         cached: int | None,
         pace: Pace,
         fault: Fault | None,
+        uncached: int,
         on_token: Callable[[Generation], None],
         on_end: Callable[[Generation, Ended, str], None],
     ) -> None:
         self.ask = ask
         self.model = model
+        self.uncached = uncached
         self.out = 0
         self.submitted = self.started = self.first_token_at = asyncio.get_running_loop().time()
         self._reply = reply
@@ -84,10 +86,12 @@ class Generation:
         """Seconds since the request came in."""
         return asyncio.get_running_loop().time() - self.submitted
 
-    def start(self) -> None:
-        """Called when the engine has room; the clock of the answer starts here."""
+    def start(self, *, after_seconds: float) -> None:
+        """Called when the engine has room; the clock of the answer starts when its prompt is
+        computed, ``after_seconds`` from now.
+        """
         loop = asyncio.get_running_loop()
-        self.started = loop.time()
+        self.started = loop.time() + after_seconds
         if self.ask.stream:
             self._at(0, self._step)
         else:

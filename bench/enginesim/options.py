@@ -31,6 +31,7 @@ class Options:
     journal: Path | None
     journal_progress: bool
     first_token_ms: float
+    prefill_tokens_per_second: float
     token_ms: float
     tokens: int
     cache_blocks: int
@@ -72,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--journal", type=Path, help="one JSON line before and after each request")
     own.add_argument("--journal-progress", action="store_true", help="and one before each token")
     own.add_argument("--first-token-ms", type=float, default=0.0)
+    own.add_argument(
+        "--prefill-tokens-per-second",
+        type=float,
+        default=0.0,
+        help="how fast prompts are computed, one after the other, where not cached; 0: at once",
+    )
     own.add_argument("--token-ms", type=float, default=0.0)
     own.add_argument(
         "--tokens", type=int, default=16, help="length of an answer that may end itself"

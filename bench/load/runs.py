@@ -1,9 +1,10 @@
-"""Two ways of asking: as fast as answers come, and at a fixed rate whatever comes."""
+"""Ways of asking: as fast as answers come, at a fixed rate whatever comes, at given instants."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -61,6 +62,22 @@ async def fixed_rate(address: str, payload: bytes, *, rate: float, seconds: floa
                 due_at = start + number / rate
                 await _sleep_until(due_at)
                 tasks.append(group.create_task(pool.ask(payload, due_at)))
+        return Run([task.result() for task in tasks], time.perf_counter() - start)
+    finally:
+        pool.close()
+
+
+async def timed(address: str, asks: Sequence[tuple[float, bytes]]) -> Run:
+    """Each request at its own instant, in seconds from the start; time counts from there."""
+    _refuse_excess(1, len(asks))
+    pool = _Pool(address)
+    start = time.perf_counter() + 0.05
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+            for instant, payload in asks:
+                await _sleep_until(start + instant)
+                tasks.append(group.create_task(pool.ask(payload, start + instant)))
         return Run([task.result() for task in tasks], time.perf_counter() - start)
     finally:
         pool.close()

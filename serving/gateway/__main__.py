@@ -18,12 +18,14 @@ import uvloop
 from serving.gateway.listening import AlreadyRunning
 from serving.gateway.main import Gateway
 from serving.gateway.settings import Settings, SettingsError, settings_from
+from serving.gateway.where import Fleet
 from serving.journal.writer import JournalFull
 
 _GC_THRESHOLD = (20_000, 20, 50)  # a request leaves few cycles behind: looking less often is enough
 
 
-def main() -> int:
+def main(fleet: Fleet | None = None) -> int:
+    """``fleet`` chooses replicas in its own way, where given."""
     arguments = _arguments()
     logging.basicConfig(
         level=os.environ.get("LOG_LEVEL", "INFO"),
@@ -39,7 +41,7 @@ def main() -> int:
         return 2
     _raise_descriptor_limit()
     try:
-        return uvloop.run(_run(settings, sockets, index, metrics))
+        return uvloop.run(_run(settings, sockets, index, metrics, fleet or Fleet()))
     except (AlreadyRunning, JournalFull) as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 1
@@ -56,12 +58,18 @@ async def _run(
     sockets: list[socket.socket],
     index: int,
     metrics: socket.socket | None,
+    fleet: Fleet,
 ) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     gateway = Gateway(
-        settings, sockets=sockets, index=index, metrics_socket=metrics, out=sys.stdout.buffer
+        settings,
+        sockets=sockets,
+        index=index,
+        metrics_socket=metrics,
+        out=sys.stdout.buffer,
+        fleet=fleet,
     )
     await gateway.start()
     # What exists now lives as long as the process: the collector need not look at it again.

@@ -56,7 +56,7 @@ _DRAIN_STEP_SECONDS = 0.02
 class Gateway:
     """The parts of one process. ``start``, then ``drain``, then ``close``; each once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a process is given from outside
         self,
         settings: Settings,
         *,
@@ -64,6 +64,7 @@ class Gateway:
         index: int,
         metrics_socket: socket.socket | None,
         out: IO[bytes],
+        fleet: Fleet,
     ) -> None:
         self._settings = settings
         self._index = index
@@ -79,7 +80,7 @@ class Gateway:
         self._accounts = OpenAccounts()
         self._streams = OpenStreams()
         self._patience = Patience()
-        self._fleet = Fleet()
+        self._fleet = fleet
         self._upstream = Upstream(engine_key=settings.engine_key)
         self._prober = Prober(self._fleet, self._upstream, quiet_seconds=settings.quiet_seconds)
         self._redis = RedisLink(settings.redis_url, timeout_seconds=REDIS_SECONDS)

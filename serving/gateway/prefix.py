@@ -28,13 +28,12 @@ def blocks(rest: bytes, *, salt: str, adapter: str) -> Blocks:
     start = _prompt_start(rest)
     sums = [crc32(salt.encode(), crc32(adapter.encode()))]
     size = len(rest) - start
-    view = memoryview(rest)
-    before = 0
+    before = start
     for edge in EDGES:
         if edge > size:
             break
-        sums.append(crc32(view[start + before : start + edge], sums[-1]))
-        before = edge
+        sums.append(crc32(rest[before : start + edge], sums[-1]))
+        before = start + edge
     return sums
 
 

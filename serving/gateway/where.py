@@ -41,7 +41,8 @@ def choose(
     """None when all are ejected or tried. A resting replica counts only when all others rest, too.
 
     Loads are estimated tokens. A replica may be loaded up to ``BOUND`` x average, plus what it
-    saves by knowing the prompt's beginning: that much is worth queueing behind.
+    saves by knowing the prompt's beginning, or will save the next time: that much is worth
+    queueing behind.
     """
     awake = _awake(replicas, now, tried)
     if len(awake) < 2:
@@ -51,7 +52,7 @@ def choose(
     if known is not None:
         return Choice(known, "prefix")
     home = _home(awake, wish)
-    if home.has_room and home.load(now) <= allowed:
+    if home.has_room and home.load(now) <= allowed + prefix.tokens(len(wish.blocks) - 1):
         return Choice(home, "home")
     return Choice(_least_loaded(awake, wish, now), "load")
 
