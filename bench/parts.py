@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from . import gateway, memory, rate, streams, strict, trace
+from . import gateway, memory, rate, routing, streams, strict, trace
 from .results import Row
 
 
@@ -28,6 +28,7 @@ PARTS = (
     Part("rate", rate.measure),
     Part("streams", streams.measure),
     Part("trace", trace.measure, trace.missing),
+    Part("routing", routing.measure),
     Part("memory", memory.measure),
     Part("strict", strict.measure),
 )

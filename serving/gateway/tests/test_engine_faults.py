@@ -88,16 +88,16 @@ def test_a_request_that_kills_engines_is_not_shown_to_all_of_them(bare: Stack) -
     bare.serve()
     answer = raw.ask(bare.port, plain(tenant, 5))
     assert (answer.status, answer.code) == (502, "engine_failed")
-    assert sum(engine.process.poll() is not None for engine in bare.engines) == 2
+    until(lambda: sum(engine.process.poll() is not None for engine in bare.engines) == 2)
     [fact] = until(lambda: facts(bare.home))
     assert (fact.billable, fact.completeness) == (False, "unknown")
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-def test_a_wedged_engine_is_ejected_though_its_health_is_good_and_comes_back(
+def test_a_wedged_engine_is_ejected_though_its_health_is_good(
     pair: Stack, *, is_stream: bool
 ) -> None:
-    """F15: no request is lost, no new one goes there, a probe that is answered opens it again."""
+    """F15: no request is lost, and no new one goes there."""
     tenant = pair.tenants[0]
     pair.serve(TESSERA_GATEWAY_FIRST_TOKEN_SECONDS="1", TESSERA_GATEWAY_ANSWER_SECONDS="1")
     wedged = pair.asked_first(tenant)
@@ -112,13 +112,12 @@ def test_a_wedged_engine_is_ejected_though_its_health_is_good_and_comes_back(
         assert raw.ask(pair.port, plain(tenant, 1)).status == 200
     assert time.monotonic() - started < 5, "nobody waits for it any more"
     assert asked(wedged) == 1
-    until(lambda: pair.counter("tessera_gateway_probes_total") >= 1, what="a probe")
-    wedged.request("DELETE", "/sim/faults")
-    until(lambda: not ejected(pair, wedged), seconds=20, what="the return")
 
 
 def test_a_stopped_engine_is_noticed_because_others_get_on(pair: Stack) -> None:
-    """F15: SIGSTOP. Long before any request's own limit; who waits there is served elsewhere."""
+    """F15: SIGSTOP. Long before any request's own limit; who waits there is served elsewhere, and a
+    probe that is answered opens it again.
+    """
     tenant = pair.tenants[0]
     pair.serve(TESSERA_GATEWAY_QUIET_SECONDS="1")
     with ExitStack() as open_streams:
