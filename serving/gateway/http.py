@@ -28,6 +28,7 @@ from serving.gateway.errors import (
 )
 from serving.gateway.head import Limits, Request, check_head
 from serving.gateway.reply import Reply
+from serving.gateway.rhythm import Steps
 
 _ONCE = frozenset(
     {
@@ -114,11 +115,12 @@ class Door:
     def busy(self) -> int:
         return sum(connection.is_busy for connection in self.connections)
 
-    def sweep(self) -> None:
+    def sweep(self) -> Steps:
         self.date = _date_header()
         now = self.loop.time()
         for connection in tuple(self.connections):
             connection.enforce(now)
+            yield
 
 
 class Connection(asyncio.Protocol):

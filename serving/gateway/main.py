@@ -31,6 +31,7 @@ from serving.gateway.metrics import Metrics, read_snapshot, snapshot_path, write
 from serving.gateway.patience import Patience
 from serving.gateway.principals import PrincipalCache, PrincipalDatabase
 from serving.gateway.probing import Prober
+from serving.gateway.rhythm import in_pieces
 from serving.gateway.settings import Settings
 from serving.gateway.settle import OpenAccounts
 from serving.gateway.status import Status
@@ -241,10 +242,10 @@ class Gateway:
         renew_at = monotonic() + RENEW_SECONDS
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            self._door.sweep()
+            await in_pieces(self._door.sweep())
             self._patience.sweep()
-            self._upstream.sweep()
-            self._accounts.checkpoint()
+            await in_pieces(self._upstream.sweep())
+            await in_pieces(self._accounts.checkpoint())
             self._check_open_streams()
             if monotonic() >= renew_at:
                 renew_at = monotonic() + RENEW_SECONDS

@@ -11,6 +11,7 @@ from msgspec import Struct
 from kernel.usage import Completeness, UsageFact
 from serving.admission.values import Used
 from serving.contracts import Endpoint, Price
+from serving.gateway.rhythm import Steps
 from serving.gateway.stream import Meter
 
 BYTES_PER_TOKEN = 4  # a guess for the intent only: what a death without any count books
@@ -148,9 +149,10 @@ class OpenAccounts:
     def discard(self, account: Account) -> None:
         self._open.discard(account)
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> Steps:
         for account in tuple(self._open):
             account.checkpoint()
+            yield
 
 
 def _fact(draft: UsageFact, endpoint: Endpoint | None, ending: Ending) -> UsageFact:

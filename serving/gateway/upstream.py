@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from serving.contracts import Endpoint, engine_api_key
 from serving.gateway.connection import EngineConnection, NotReached, Pulse
+from serving.gateway.rhythm import Steps
 from serving.gateway.watchdog import Signs
 
 PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -107,12 +108,13 @@ class Upstream:
             for name, pulse in self._pulses.items()
         }
 
-    def sweep(self) -> None:
+    def sweep(self) -> Steps:
         """End exchanges that are silent for too long, drop connections that idled too long."""
         now = self._loop.time()
         for connection in tuple(self._open):
             connection.enforce(now)
-        for incarnation, idle in self._idle.items():
+            yield
+        for incarnation, idle in tuple(self._idle.items()):
             for connection in idle:
                 if now - connection.idle_since > IDLE_KEEP_SECONDS:
                     connection.abort()

@@ -12,6 +12,7 @@ from serving.gateway.errors import GatewayError
 from serving.gateway.head import Limits, Request
 from serving.gateway.http import Door
 from serving.gateway.reply import Reply
+from serving.gateway.rhythm import all_of
 from serving.gateway.tests.raw import answers
 
 POST = b"POST /x HTTP/1.1\r\nHost: a\r\n"
@@ -270,7 +271,7 @@ async def test_what_is_slow_to_come_is_told_so_and_what_idles_is_closed(
         reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
         writer.write(data)
         await asyncio.sleep(0.1)
-        at.door.sweep()
+        all_of(at.door.sweep())
         assert answers(await reader.read(65536)) == status
         writer.close()
 

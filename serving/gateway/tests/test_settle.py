@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from kernel.usage import Completeness, UsageFact
 from serving.contracts import Endpoint
 from serving.gateway import settle
+from serving.gateway.rhythm import all_of
 from serving.gateway.settle import Account, OpenAccounts
 from serving.gateway.stream import Choice, Chunk, Meter, Usage
 
@@ -62,15 +63,15 @@ def test_checkpoints_are_written_when_the_count_changed_and_never_after_the_end(
     journal, accounts = Journal(), OpenAccounts()
     made = account(journal)
     accounts.add(made)
-    accounts.checkpoint()
+    all_of(accounts.checkpoint())
     made.meter.take(counted(1))
-    accounts.checkpoint()
-    accounts.checkpoint()
+    all_of(accounts.checkpoint())
+    all_of(accounts.checkpoint())
     made.meter.take(counted(2))
-    accounts.checkpoint()
+    all_of(accounts.checkpoint())
     made.close(settle.cut(made.meter, made.estimate, "client_gone"))
     made.meter.take(counted(3))
-    accounts.checkpoint()
+    all_of(accounts.checkpoint())
     counts = [what["output"] for kind, what in journal.written if kind == "checkpoint"]  # type: ignore[index]
     assert counts == [1, 2]
 

@@ -17,6 +17,7 @@ from serving.gateway.connection import (
     Silent,
     UpstreamError,
 )
+from serving.gateway.rhythm import all_of
 from serving.gateway.upstream import PATHS, Upstream
 
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
@@ -164,7 +165,7 @@ async def test_silence_ends_an_exchange_before_and_within_an_answer(engines: Eng
         endpoint = await engines.start(answer)
         asking = asyncio.create_task(engines.ask(endpoint, first_seconds=0.05, idle_seconds=0.05))
         await asyncio.sleep(0.15)
-        engines.upstream.sweep()
+        all_of(engines.upstream.sweep())
         with pytest.raises(Silent):
             await asking
 
