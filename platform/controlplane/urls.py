@@ -13,6 +13,7 @@ urlpatterns = [
     path("accounts/", include("allauth.account.urls")),
     path("api/v1/", include("controlplane.reference")),
     path("api/v1/", include("tenants.urls")),
+    path("api/v1/", include("controlplane.limits_api")),
     path("api/v1/", include("serving.urls")),
     path("api/v1/", include("billing.urls")),
     path("agent/v1/", include("serving.agent_urls")),

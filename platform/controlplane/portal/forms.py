@@ -10,10 +10,11 @@ from django import forms
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from billing.money import nano_of_usd, usd
 from kernel.errors import DomainError
 from serving.models import BaseModel
 from tenants.access import Caller
-from tenants.models import KeyEnvironment, Project, Role, Scope
+from tenants.models import KeyEnvironment, OwnLimits, Project, Role, Scope
 from tenants.services.keys import ROTATION_OVERLAP
 
 _EXPIRIES = (
@@ -137,6 +138,47 @@ class MemberForm(forms.Form):
     def __init__(self, *args: Any, caller: Caller, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _choose_from(self, "role", role_choices(caller))
+
+
+class LimitsForm(forms.Form):
+    """Limits of a project's or key's own; a field left empty means none of its own."""
+
+    requests_per_minute = forms.IntegerField(label=_("Requests a minute"), required=False)
+    tokens_per_minute = forms.IntegerField(
+        label=_("Tokens a minute"),
+        required=False,
+        help_text=_("A call takes the most it may use, and gives back what it did not."),
+    )
+    concurrency = forms.IntegerField(label=_("Calls at a time"), required=False)
+    budget_nano = forms.CharField(
+        label=_("Monthly budget in US dollars"),
+        required=False,
+        max_length=24,
+        widget=forms.TextInput(attrs={"inputmode": "decimal", "placeholder": "250.00"}),
+        help_text=_("Never overrun. Months begin and end in UTC."),
+    )
+
+    def clean_budget_nano(self) -> int | None:
+        text = str(self.cleaned_data["budget_nano"]).strip().removeprefix("$").replace(",", "")
+        if not text:
+            return None
+        try:
+            return nano_of_usd(text)
+        except DomainError as error:
+            raise forms.ValidationError(error.message) from error
+
+    def changes(self) -> dict[str, int | None]:
+        return dict(self.cleaned_data)
+
+    @staticmethod
+    def shown(own: OwnLimits) -> dict[str, Any]:
+        budget = None if own.budget_nano is None else usd(own.budget_nano)
+        return {
+            "requests_per_minute": own.requests_per_minute,
+            "tokens_per_minute": own.tokens_per_minute,
+            "concurrency": own.concurrency,
+            "budget_nano": budget,
+        }
 
 
 def role_choices(caller: Caller) -> list[tuple[str, Any]]:

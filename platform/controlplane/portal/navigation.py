@@ -44,6 +44,7 @@ _SECTIONS = (
             Entry("deployments", _("Deployments"), "rocket", Permission.MODEL_READ),
             Entry("keys", _("API keys"), "key-round", Permission.KEY_READ),
             Entry("usage", _("Usage"), "chart-no-axes-column", Permission.USAGE_READ),
+            Entry("limits", _("Limits"), "gauge", Permission.USAGE_READ),
         ),
         titled=False,
     ),

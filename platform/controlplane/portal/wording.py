@@ -25,6 +25,24 @@ def grouped(number: int) -> str:
     return f"{number:,}"
 
 
+def dollars(nano: int) -> str:
+    """Nano-USD for people: cents, and four decimals below a dollar."""
+    amount = nano / 1_000_000_000
+    if nano and abs(amount) < 0.0001:
+        return gettext("< $0.0001")
+    decimals = 2 if nano == 0 or abs(amount) >= 1 else 4
+    return f"{'-' if nano < 0 else ''}${abs(amount):,.{decimals}f}"
+
+
+def duration(seconds: float) -> str:
+    """How long something still takes, in the one unit that matters."""
+    if seconds < 1:
+        return gettext("less than a second") if seconds > 0 else gettext("now")
+    if seconds < 90:
+        return gettext("%(count)d s") % {"count": round(seconds)}
+    return _span(round(seconds))
+
+
 def file_size(size_bytes: int) -> str:
     """Decimal units, as file managers show them."""
     size = float(size_bytes)

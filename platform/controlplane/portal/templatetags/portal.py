@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from controlplane.limits import Meter
 from controlplane.portal import icons, states, wording
 from controlplane.portal.access import Member
 from controlplane.portal.themes import THEME_COOKIE, THEMES
@@ -20,11 +21,15 @@ from tenants.access import Permission
 
 register = template.Library()
 
+_NEARLY = 0.8
+
 register.simple_tag(icons.icon, name="icon")
 register.filter("compact", wording.compact)
 register.filter("grouped", wording.grouped)
 register.filter("file_size", wording.file_size)
 register.filter("plain", wording.plain)
+register.filter("dollars", wording.dollars)
+register.filter("duration", wording.duration)
 
 _WIDGETS: tuple[tuple[type[forms.Widget], str], ...] = (
     (forms.CheckboxSelectMultiple, "choices"),
@@ -42,6 +47,21 @@ def state(name: str) -> SafeString:
     return format_html(
         '<span class="pill {}">{}{}</span>', look.tone, icons.icon(look.icon), look.word
     )
+
+
+@register.inclusion_tag("portal/meter.html")
+def meter(value: Meter | None, unit: str = "") -> dict[str, Any]:
+    """A limit as a bar and in words; ``unit`` "money" counts nano-USD."""
+    tone = "" if value is None else limit_tone(value)
+    width = 0 if value is None else round(100 * value.share, 1)
+    return {"meter": value, "is_money": unit == "money", "tone": tone, "width": f"{width:g}"}
+
+
+def limit_tone(meter: Meter) -> str:
+    """Accent while there is room, amber from four fifths on, red where nothing is left."""
+    if meter.remaining == 0:
+        return "bad"
+    return "busy" if meter.share >= _NEARLY else "good"
 
 
 @register.simple_tag

@@ -5,16 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
+from django.conf import settings
 from playwright.sync_api import Browser
 from pytest_django.live_server_helper import LiveServer
 
 from billing.tests.factories import make_event
 from controlplane.portal.tests.browsing import Scheme, Visit
 from controlplane.portal.tests.conftest import House, let_in, signed_in
+from serving.admission.keys import admission_prefix
 from serving.models import Artifact, ArtifactStatus, Deployment, DeploymentStatus
 from serving.tests import factories as serving
 from tenants.scope import organization_scope
-from tenants.tests.factories import make_organization
+from tenants.services import key_limits_set, project_limits_set
+from tenants.tests.factories import SYSTEM, make_organization
+
+DOLLAR = 10**9
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -32,6 +38,8 @@ PAGES = [
     "keys/",
     "usage/",
     "usage/?group=day&days=90",
+    "limits/",
+    "limits/key/{key}/",
     "members/",
     "audit/",
 ]
@@ -101,7 +109,7 @@ def problems(visit: Visit, address: str) -> list[str]:
 
 
 @pytest.fixture
-def furnished(house: House) -> dict[str, str]:
+def furnished(house: House, redis_client: redis.Redis) -> dict[str, str]:
     """Rows in every state that a page has a face for; the ids that addresses name."""
     made = {}
     for status, rule in (
@@ -132,4 +140,18 @@ def furnished(house: House) -> dict[str, str]:
             model=f"desk-{number % 9}",
             input_tokens=1000 + number,
         )
-    return made | {"deployment": str(house.deployment.id)}
+    limits_furnished(house, redis_client)
+    return made | {"deployment": str(house.deployment.id), "key": str(house.key.id)}
+
+
+def limits_furnished(house: House, redis_client: redis.Redis) -> None:
+    """A project and a key with limits, with room and without."""
+    limits = {"requests_per_minute": 120, "concurrency": 4, "budget_nano": 250 * DOLLAR}
+    of_project = {"organization_id": house.organization.id, "project_id": house.key.project_id}
+    project_limits_set(**of_project, caller=SYSTEM, limits=limits)
+    key_limits_set(house.organization.id, house.key.id, caller=SYSTEM, limits=limits)
+    prefix = admission_prefix(settings.TESSERA_CELL)
+    seconds, _micros = redis_client.time()
+    for subject, filled in ((f"org:{house.organization.id}", 21), (f"key:{house.key.id}", 60)):
+        redis_client.set(f"{prefix}requests:{subject}", (seconds + filled) * 1_000_000)
+        redis_client.set(f"{prefix}tokens:{subject}", (seconds + filled - 9) * 1_000_000)

@@ -59,3 +59,25 @@ def test_values_out_of_json_read_as_text() -> None:
     assert wording.plain([]) == "none"
     assert wording.plain(None) == "none"
     assert wording.plain(7) == "7"
+
+
+@pytest.mark.parametrize(
+    ("nano", "said"),
+    [
+        (0, "$0.00"),
+        (1, "< $0.0001"),
+        (123_400_000, "$0.1234"),
+        (1_250_500_000_000, "$1,250.50"),
+        (-2_000_000_000, "-$2.00"),
+    ],
+)
+def test_dollars(nano: int, said: str) -> None:
+    assert wording.dollars(nano) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "now"), (0.2, "less than a second"), (12.4, "12 s"), (600, "10 minutes")],
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert wording.duration(seconds) == said
