@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)  # after so many failures
-_WATCH_SECONDS = 0.05
+_RUN_ID = re.compile(rb"run_id:(\w+)")
 
 
 class RedisDown(Exception):
@@ -68,8 +69,9 @@ def address_from(url: str) -> Address:
 class RedisLink:
     """Calls are answered in order, so a late answer means that all behind it are late.
 
-    All of the mutable state: the open connection, if there is one. ``run`` keeps it open.
-    ``timeout_seconds`` bounds every call; ``None`` is for a link that only makes blocking reads.
+    All of the mutable state: the open connection, if there is one, which one it is, and which
+    life of which server it leads to. ``run`` keeps it open. ``timeout_seconds`` bounds every call;
+    ``None`` is for a link that only makes blocking reads.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float | None) -> None:
@@ -77,6 +79,8 @@ class RedisLink:
         self._timeout = timeout_seconds
         self._connection: _Connection | None = None
         self._up = asyncio.Event()
+        self.generation = 0  # connections so far
+        self.run_id = ""  # of the server at the other end; none where it may not be asked
 
     @property
     def is_up(self) -> bool:
@@ -114,6 +118,7 @@ class RedisLink:
 
     async def _serve(self, connection: _Connection, on_up: Callable[[], None]) -> None:
         self._connection = connection
+        self.generation += 1
         self._up.set()
         on_up()
         try:
@@ -153,6 +158,15 @@ class RedisLink:
         if address.database:
             await connection.send(_packed("SELECT", address.database))
         await connection.send(_packed("PING"))
+        self.run_id = await _run_id(connection)
+
+
+async def _run_id(connection: _Connection) -> str:
+    try:
+        found = _RUN_ID.search(await connection.send(_packed("INFO", "server")))
+    except RedisRefused:
+        return ""
+    return found[1].decode() if found else ""
 
 
 def _packed(*arguments: str | bytes | int) -> bytes:
@@ -182,7 +196,7 @@ class _Connection(asyncio.Protocol):
         self._waiting.append((future, self._loop.time()))
         self._transport.write(command)
         if self._watch is None and self._timeout is not None:
-            self._watch = self._loop.call_later(_WATCH_SECONDS, self._check_time)
+            self._watch = self._loop.call_later(self._timeout, self._check_time)
         return future
 
     def data_received(self, data: bytes) -> None:
@@ -214,10 +228,11 @@ class _Connection(asyncio.Protocol):
         self._watch = None
         if not self._waiting or self._timeout is None:
             return
-        if self._loop.time() - self._waiting[0][1] > self._timeout:
+        late_at = self._waiting[0][1] + self._timeout
+        if self._loop.time() >= late_at:
             self.abort()
         else:
-            self._watch = self._loop.call_later(_WATCH_SECONDS, self._check_time)
+            self._watch = self._loop.call_at(late_at, self._check_time)
 
     def _fail(self) -> None:
         self.lost.set()

@@ -139,8 +139,13 @@ class Queued(Struct, frozen=True, kw_only=True):
 
 
 class Used(Struct, frozen=True, kw_only=True):
-    """What a settled call came to: tokens for limits and fairness, nano-USD for accounts."""
+    """What a settled call came to: tokens for limits and fairness, nano-USD for accounts.
+
+    ``accounts`` are all that the cost is booked on (``kernel.usage.accounts_of``), limited or not;
+    none: those that the call was held on.
+    """
 
     input_tokens: int
     output_tokens: int
     cost_nano: int
+    accounts: tuple[str, ...] = ()

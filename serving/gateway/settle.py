@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from kernel.usage import Completeness, UsageFact
+from kernel.usage import Completeness, UsageFact, accounts_of
 from serving.admission.values import Used
 from serving.contracts import Endpoint, Price
 from serving.gateway.rhythm import Steps
@@ -129,10 +129,12 @@ class Account:
         self.is_closed = True
         fact = _fact(self._draft, self._endpoint, ending)
         self._journal.settle(fact)
+        cost = fact.cost_nano()
         self.used = Used(
             input_tokens=ending.quantities["input"],
             output_tokens=ending.quantities["output"],
-            cost_nano=fact.cost_nano(),
+            cost_nano=cost,
+            accounts=accounts_of(fact) if cost else (),
         )
         return True
 

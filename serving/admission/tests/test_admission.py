@@ -24,6 +24,14 @@ class Counting:
         self._link = link
         self.calls = 0
 
+    @property
+    def generation(self) -> int:
+        return self._link.generation
+
+    @property
+    def run_id(self) -> str:
+        return self._link.run_id
+
     def call(self, *arguments: str | bytes | int) -> asyncio.Future[Any]:
         self.calls += 1
         return self._link.call(*arguments)
@@ -134,8 +142,8 @@ async def test_leases_lapse_and_renewal_enters_what_was_lost(
     assert redis_client.zcount(SLOTS, (now + 25) * 1000, (now + 31) * 1000) == 4
 
 
-async def test_time_is_redis_own(admission: Admission, redis_client: redis.Redis) -> None:
-    skewed = Admission(admission._redis, cell="cell", processes=1, clock=lambda: 5.0)
+async def test_time_is_redis_own(redis_calls: Counting, redis_client: redis.Redis) -> None:
+    skewed = Admission(redis_calls, cell="cell", processes=1, clock=lambda: 5.0)
     grant = await skewed.admit(request(1))
     assert isinstance(grant, Grant)
     assert abs(grant.at / 1e6 - redis_client.time()[0]) < 2
@@ -177,5 +185,8 @@ async def test_a_pool_without_slots_grants_nothing_locally_either() -> None:
 
 
 class Away:
+    generation = 0
+    run_id = ""
+
     def call(self, *arguments: str | bytes | int) -> asyncio.Future[Any]:
         raise RedisDown("away")
