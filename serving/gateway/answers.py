@@ -59,7 +59,15 @@ class StreamAnswer:
     An answer that is no stream (an error with its status) is collected instead.
     """
 
-    __slots__ = ("_filter", "_on_start", "_refused", "_reply", "finished", "status")
+    __slots__ = (
+        "_filter",
+        "_is_started",
+        "_on_start",
+        "_refused",
+        "_reply",
+        "finished",
+        "status",
+    )
 
     def __init__(self, reply: Reply, events: EventFilter, *, on_start: Callable[[], None]) -> None:
         self.status = 0
@@ -67,6 +75,7 @@ class StreamAnswer:
         self._reply = reply
         self._filter = events
         self._on_start = on_start
+        self._is_started = False
         self._refused = PlainAnswer(limit=MAX_ERROR_BYTES)
 
     def head(self, status: int, content_type: bytes) -> None:
@@ -80,7 +89,8 @@ class StreamAnswer:
             return
         out = self._filter.feed(data)
         if out:
-            if not self._reply.has_started:
+            if not self._is_started:
+                self._is_started = True
                 self._reply.start(200, content_type=EVENTS)
                 self._on_start()
             self._reply.write(out)

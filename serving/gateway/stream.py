@@ -20,6 +20,10 @@ _END = b"\n\n"
 _DATA = b"data: "
 _DONE = b"[DONE]"
 _USAGE = b',"usage":{'
+_CHOICES = b'"choices":[{"index":'
+_USUAL_CHOICE = b',"token_ids":null}]'  # what most events have before their usage
+_USUAL_END = b"}}\n\n"  # of the usage, of the event
+_CHOICE_END = b"}]}\n\n"
 _FLAT_USAGE = re.compile(rb',"usage":\{(?:"[a-z_]+":(?:[0-9]+|null),?)*\}')
 EXTRAS = re.compile(rb',"(?:token_ids|prompt_token_ids|prompt_text)":null')
 PLAIN_EXTRAS = re.compile(
@@ -109,13 +113,17 @@ class Meter:
 class EventFilter:
     """Feed it the body of an answer; it hands back what may go to the customer now.
 
-    Mutable: the beginning of an event not yet complete, the meter, and whether ``[DONE]`` came.
+    Mutable: the beginning of an event not yet complete, the meter, whether ``[DONE]`` came, and how
+    events of this answer begin (``_head``), which is the same for all, and in whose names they go
+    on (``_named_head``).
     """
 
     __slots__ = (
         "_engine_name",
+        "_head",
         "_model",
         "_name",
+        "_named_head",
         "_rest",
         "_wants_usage",
         "error",
@@ -134,9 +142,12 @@ class EventFilter:
         self._name = b'"model":' + _encode(name)
         self._wants_usage = wants_usage
         self._rest = b""
+        self._head = self._named_head = b""
 
     def feed(self, data: bytes) -> bytes:
         """Raises ``Garbage`` for what no engine of ours sends; nothing of it is passed on."""
+        if self._head and not self._rest and (out := self._usual(data)):
+            return out
         if self._rest:
             data = self._rest + data
         *events, self._rest = data.split(_END)
@@ -145,6 +156,39 @@ class EventFilter:
         if len(events) == 1:
             return self._event(events[0])
         return b"".join([self._event(event) for event in events])
+
+    def _usual(self, data: bytes) -> bytes:
+        """One whole event that begins and ends like most: decoded once, and cut in two places.
+
+        Nothing where it is anything else. What comes out is what ``_payload`` makes of it.
+        """
+        cut = data.rfind(_USAGE)
+        if (
+            cut < 0
+            or not data.startswith(self._head)
+            or data.find(_END) != len(data) - len(_END)
+            or data.find(b"}", cut) != len(data) - len(_USUAL_END)  # flat, and the event's last
+            or not data.endswith(_USUAL_CHOICE, 0, cut)
+            or self.is_done
+            or self.error is not None
+        ):
+            return b""
+        chunk = decode_chunk(data[len(_DATA) : -len(_END)])
+        if chunk.error is not None or not chunk.choices or chunk.model != self._engine_name:
+            return b""
+        self.meter.take(chunk)
+        self.events += 1
+        middle = data[len(self._head) : cut - len(_USUAL_CHOICE)]
+        if b"_ids" in middle:
+            middle = EXTRAS.sub(b"", middle)
+        return b"".join((self._named_head, middle, _CHOICE_END))
+
+    def _learn(self, payload: bytes) -> None:
+        """How the events of this answer begin, up to what differs between them."""
+        head = payload[: payload.find(_CHOICES) + len(_CHOICES)]
+        if self._model in head:
+            self._head = _DATA + head
+            self._named_head = _DATA + head.replace(self._model, self._name, 1)
 
     def _event(self, event: bytes) -> bytes:
         if self.is_done or self.error is not None:
@@ -170,6 +214,8 @@ class EventFilter:
         if not chunk.choices and not self._wants_usage:
             return b""
         if chunk.choices and chunk.usage is not None:
+            if not self._head:
+                self._learn(payload)
             payload = without_usage(payload)
         self.events += 1
         return b"".join((_DATA, renamed(payload, self._model, self._name), _END))

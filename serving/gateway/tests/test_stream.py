@@ -165,3 +165,41 @@ def test_usage_is_cut_out_wherever_it_stands(payload: bytes) -> None:
     wanted = json.loads(payload)
     del wanted["usage"]
     assert json.loads(without_usage(payload)) == wanted
+
+
+def outcome(filter_: EventFilter, data: bytes) -> bytes | str:
+    try:
+        return filter_.feed(data)
+    except Garbage:
+        return "garbage"
+
+
+@given(text=st.text(max_size=40), tokens=st.integers(0, 9999), index=st.integers(0, 3))
+def test_an_event_like_those_before_it_comes_out_as_if_it_were_the_first(
+    text: str, tokens: int, index: int
+) -> None:
+    event = chunk(text, tokens, index=index)
+    known = events(choices=4)
+    known.feed(chunk("first", 1))
+    fresh = events(choices=4)
+    assert outcome(known, event) == outcome(fresh, event)
+    assert known.meter.quantities()["output"] == fresh.meter.quantities()["output"] + (
+        1 if index else 0
+    )
+
+
+@given(place=st.integers(0, 400), byte=st.integers(0, 255))
+def test_damage_is_met_alike_by_what_is_usual_and_what_is_not(place: int, byte: int) -> None:
+    event = bytearray(chunk("hello {} world", 12))
+    event[place % len(event)] = byte
+    known = events()
+    known.feed(chunk("first", 1))
+    assert outcome(known, bytes(event)) == outcome(events(), bytes(event))
+
+
+def test_an_event_in_another_models_name_is_garbage_wherever_the_name_stands() -> None:
+    known = events()
+    known.feed(chunk("first", 1))
+    other = chunk("second", 2).replace(b',"usage"', b',"model":"base","usage"')
+    with pytest.raises(Garbage):
+        known.feed(other)
