@@ -1,4 +1,4 @@
-"""REST: what an organization used, as JSON and as CSV; what a token costs."""
+"""REST: what an organization used, as JSON and as CSV; what a token costs; the balance."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.export import usage_csv
-from billing.models import Price
-from billing.money import usd_per_million
+from billing.models import BalanceEntry, Price
+from billing.money import usd, usd_per_million
 from billing.selectors import (
     LABELLED_GROUPS,
     Group,
@@ -26,6 +26,8 @@ from billing.selectors import (
     Totals,
     Usage,
     UsageLine,
+    balance_entry_list,
+    balance_of,
     price_list_at,
     usage_by,
 )
@@ -51,6 +53,7 @@ class TotalsShape(serializers.Serializer[Any]):
     unknown = serializers.IntegerField(
         help_text="Requests lost in a crash; the prompt is estimated."
     )
+    cost_nano = serializers.IntegerField(help_text="Nano-USD (10^-9 dollars), summed exactly.")
 
 
 class UsageLineShape(TotalsShape):
@@ -163,6 +166,45 @@ def _price(price: Price) -> dict[str, Any]:
             "output": usd_per_million(price.output_nano),
         },
     }
+
+
+class BalanceShape(serializers.Serializer[Any]):
+    balance_nano = serializers.IntegerField(help_text="Credits less what settled usage came to.")
+    credited_nano = serializers.IntegerField()
+    spent_nano = serializers.IntegerField()
+    balance_usd = serializers.CharField(help_text="`balance_nano` in dollars, exactly.")
+
+
+class BalanceView(OrganizationView):
+    permissions: ClassVar = {"GET": Permission.USAGE_READ}
+
+    @extend_schema(responses=BalanceShape)
+    def get(self, request: Request) -> Response:
+        """What was paid in, what was spent, and what is left; calls under way are not in it."""
+        found = balance_of(self.organization)
+        return Response(
+            {
+                "balance_nano": found.balance_nano,
+                "credited_nano": found.credited_nano,
+                "spent_nano": found.spent_nano,
+                "balance_usd": usd(found.balance_nano),
+            }
+        )
+
+
+class BalanceEntryShape(serializers.ModelSerializer[BalanceEntry]):
+    class Meta:
+        model = BalanceEntry
+        fields: ClassVar = ["id", "nano", "reason", "created_at"]
+
+
+class BalanceEntriesView(OrganizationView):
+    permissions: ClassVar = {"GET": Permission.USAGE_READ}
+
+    @extend_schema(responses=BalanceEntryShape(many=True))
+    def get(self, request: Request) -> Response:
+        """What was paid in or taken back, newest first."""
+        return self.page(balance_entry_list(self.organization), BalanceEntryShape)
 
 
 def _refuse_unknown(given: Mapping[str, str]) -> None:

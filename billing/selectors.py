@@ -14,9 +14,9 @@ from uuid import UUID
 from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
-from billing.models import Price, UsageEvent
+from billing.models import BalanceEntry, Price, UsageEvent, WriterSpend
 from kernel.errors import Invalid
-from kernel.usage import Completeness, Kind
+from kernel.usage import Completeness, Kind, balance_account
 from tenants.models import ApiKey, Project
 
 MAX_DAYS = 366
@@ -79,6 +79,7 @@ class Totals:
     aborted: int = 0
     estimated: int = 0
     unknown: int = 0
+    cost_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,45 @@ def usage_event_list(
     return _events(organization_id, period, project_id).order_by("-occurred_at", "-event_id")
 
 
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What an organization was given and what its settled usage came to, in nano-USD.
+
+    Calls under way are not in it: what they may come to at most is held in Redis.
+    """
+
+    credited_nano: int
+    spent_nano: int
+
+    @property
+    def balance_nano(self) -> int:
+        return self.credited_nano - self.spent_nano
+
+
+def balance_of(organization_id: UUID) -> Balance:
+    """The newest settled usage is in it within a second or so."""
+    credited = BalanceEntry.objects.filter(organization_id=organization_id).aggregate(
+        nano=Sum("nano", default=0)
+    )
+    account = balance_account(str(organization_id))
+    return Balance(int(credited["nano"]), spent_by_account(organization_id, [account])[account])
+
+
+def balance_entry_list(organization_id: UUID) -> QuerySet[BalanceEntry]:
+    return BalanceEntry.objects.filter(organization_id=organization_id).order_by("-id")
+
+
+def spent_by_account(organization_id: UUID, accounts: Sequence[str]) -> dict[str, int]:
+    """Nano-USD that settled usage came to on each account (``kernel.usage``) of an organization."""
+    spent = (
+        WriterSpend.objects.filter(organization_id=organization_id, account__in=accounts)
+        .values("account")
+        .annotate(sum=Sum("nano"))
+    )
+    found = {row["account"]: int(row["sum"]) for row in spent}
+    return {account: found.get(account, 0) for account in accounts}
+
+
 def price_at(base: str, instant: datetime) -> Price | None:
     """The price of a base model at an instant; None where it has none, and is not served."""
     return price_list_at(instant).filter(base=base).first()
@@ -172,6 +212,7 @@ _SUMS: dict[str, Any] = {
     "input_sum": Sum("input_tokens", default=0),
     "cached_input_sum": Sum("cached_input_tokens", default=0),
     "output_sum": Sum("output_tokens", default=0),
+    "cost_sum": Sum("cost_nano", default=0),
     **{each.value: Count("event_id", filter=Q(completeness=each)) for each in Completeness},
 }
 
@@ -202,6 +243,7 @@ def _totals(row: dict[str, Any]) -> Totals:
         input_tokens=int(row["input_sum"]),
         cached_input_tokens=int(row["cached_input_sum"]),
         output_tokens=int(row["output_sum"]),
+        cost_nano=int(row["cost_sum"]),
         **{each.value: row[each.value] for each in Completeness},
     )
 

@@ -7,4 +7,6 @@ from billing import api
 urlpatterns = [
     path("usage", api.UsageView.as_view()),
     path("prices", api.PricesView.as_view()),
+    path("balance", api.BalanceView.as_view()),
+    path("balance/entries", api.BalanceEntriesView.as_view()),
 ]

@@ -29,6 +29,7 @@ def make_event(**fields: Any) -> dict[str, Any]:
         "input_tokens": 10,
         "cached_input_tokens": 4,
         "output_tokens": 3,
+        "cost_nano": 0,
         "kind": "tokens",
         "completeness": Completeness.FINAL.value,
         "billable": True,

@@ -20,7 +20,7 @@ from tenants.tests.factories import (
 pytestmark = pytest.mark.django_db(transaction=True)
 
 URL = "/api/v1/usage?from=2026-03-01&to=2026-03-31"
-COUNTS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens")
+COUNTS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cost_nano")
 
 
 @pytest.fixture
@@ -54,6 +54,7 @@ def test_rows_api_and_csv_are_equal_to_the_token(
             input_tokens=1000 + number,
             cached_input_tokens=16 * number,
             output_tokens=7 * number,
+            cost_nano=2**53 + number,
             completeness=["final", "aborted", "estimated", "unknown"][number % 4],
         )
         for number in range(25)

@@ -61,6 +61,6 @@ def test_ids_carry_their_names() -> None:
     text = usage_csv(Usage((Group.PROJECT, Group.DAY), DAY, (line,), Totals()))
     assert text.splitlines()[0] == (
         "project,project_name,day,requests,input_tokens,cached_input_tokens,output_tokens,"
-        "final,aborted,estimated,unknown"
+        "final,aborted,estimated,unknown,cost_nano"
     )
-    assert text.splitlines()[1] == "1,Default,2026-03-01,0,0,0,5,0,0,0,0"
+    assert text.splitlines()[1] == "1,Default,2026-03-01,0,0,0,5,0,0,0,0,0"

@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from billing.money import usd
 from controlplane.limits import Meter
 from controlplane.portal import icons, states, wording
 from controlplane.portal.access import Member
@@ -30,6 +31,7 @@ register.filter("file_size", wording.file_size)
 register.filter("plain", wording.plain)
 register.filter("dollars", wording.dollars)
 register.filter("duration", wording.duration)
+register.filter("usd", usd)
 
 _WIDGETS: tuple[tuple[type[forms.Widget], str], ...] = (
     (forms.CheckboxSelectMultiple, "choices"),

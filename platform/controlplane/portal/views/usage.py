@@ -180,4 +180,5 @@ def add(parts: list[Totals]) -> Totals:
         aborted=sum(part.aborted for part in parts),
         estimated=sum(part.estimated for part in parts),
         unknown=sum(part.unknown for part in parts),
+        cost_nano=sum(part.cost_nano for part in parts),
     )
