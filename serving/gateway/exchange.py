@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kernel.clock import Clock, monotonic, wall
-from kernel.usage import Completeness, UsageFact
+from kernel.usage import Completeness
 from serving.admission.values import Grant
 from serving.gateway import asking, hold, settle
 from serving.gateway.access import Line
@@ -37,6 +37,7 @@ from serving.gateway.upstream import Timeouts, Upstream
 from serving.gateway.what import Directory, Target, not_ready
 from serving.gateway.where import Fleet
 from serving.gateway.who import Known, Who
+from serving.journal.record import QuickFact
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class Exchange:
         self, known: Known, wanted: Wanted, target: Target, event_id: str, grant: Grant
     ) -> Account:
         price = target.price
-        draft = UsageFact(
+        draft = QuickFact(
             event_id=event_id,
             occurred_at=grant.at,
             organization=known.principal.organization,

@@ -13,6 +13,7 @@ from serving.admission.values import Used
 from serving.contracts import Endpoint, Price
 from serving.gateway.rhythm import Steps
 from serving.gateway.stream import Meter
+from serving.journal.record import QuickFact
 
 BYTES_PER_TOKEN = 4  # a guess for the intent only: what a death without any count books
 NOTHING: Mapping[str, int] = {"input": 0, "cached_input": 0, "output": 0}
@@ -159,7 +160,7 @@ class OpenAccounts:
 
 def _fact(draft: UsageFact, endpoint: Endpoint | None, ending: Ending) -> UsageFact:
     """The draft with its end. Spelled out: copying a frozen value field by field costs double."""
-    return UsageFact(
+    return QuickFact(
         event_id=draft.event_id,
         occurred_at=draft.occurred_at,
         organization=draft.organization,

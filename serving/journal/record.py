@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from enum import IntEnum
+from typing import Any, cast, get_type_hints
 
 import google_crc32c
 import msgspec
@@ -110,6 +111,34 @@ def scan(buffer: bytes) -> Scan:
     written = len(buffer.rstrip(b"\0"))
     tail = Gap(end, written) if written > end else None
     return Scan(tuple(records), tuple(gaps), tail, end)
+
+
+def _quick_copy(made_slowly: type[UsageFact]) -> type[UsageFact]:
+    """The same fields, defaults and cost as a struct: made in a ninth of the time, written in half.
+
+    Two facts are made for every request. On disk they are the same bytes.
+    """
+    types = get_type_hints(made_slowly)
+    listed: list[Any] = []
+    for one in fields(made_slowly):
+        if one.default is not MISSING:
+            listed.append((one.name, types[one.name], one.default))
+        elif one.default_factory is not MISSING:
+            default = msgspec.field(default_factory=one.default_factory)
+            listed.append((one.name, types[one.name], default))
+        else:
+            listed.append((one.name, types[one.name]))
+    quick: Any = msgspec.defstruct(
+        "QuickFact",
+        listed,
+        frozen=True,
+        kw_only=True,
+        namespace={"cost_nano": made_slowly.cost_nano},
+    )
+    return cast("type[UsageFact]", quick)
+
+
+QuickFact = _quick_copy(UsageFact)
 
 
 def encode_fact(fact: UsageFact) -> bytes:

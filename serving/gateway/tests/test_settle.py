@@ -8,6 +8,7 @@ from serving.gateway import settle
 from serving.gateway.rhythm import all_of
 from serving.gateway.settle import Account, OpenAccounts
 from serving.gateway.stream import Choice, Chunk, Meter, Usage
+from serving.journal.record import QuickFact
 
 ESTIMATE = {"input": 5, "cached_input": 0, "output": 0}
 ENDPOINT = Endpoint(pool="p", replica="r", incarnation="i", address="unix:/x", slots=1, adapters=())
@@ -53,7 +54,7 @@ def test_the_intent_is_written_before_anything_and_the_settle_once() -> None:
     kinds = [kind for kind, _ in journal.written]
     assert kinds == ["intent", "settle"]
     fact = journal.written[1][1]
-    assert isinstance(fact, UsageFact)
+    assert isinstance(fact, QuickFact)
     assert fact.quantities == {"input": 3, "cached_input": 0, "output": 4}
     assert (fact.completeness, fact.billable, fact.finish_reason) == ("final", True, "stop")
     assert (fact.replica, fact.incarnation, fact.model, fact.event_id) == ("r", "i", "m", "e")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,7 @@ from serving.journal.record import (
     HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
     Gap,
+    QuickFact,
     RecordKind,
     decode_checkpoint,
     decode_fact,
@@ -20,6 +24,8 @@ from serving.journal.record import (
 )
 from serving.journal.tests.facts import draft
 
+DEFAULTS = {one.name: one.default for one in dataclasses.fields(UsageFact)}
+
 # As payloads are: UTF-8, so without the byte 0xFF.
 payloads = st.text(max_size=200).map(lambda text: text.encode(errors="replace"))
 kinds = st.sampled_from(RecordKind)
@@ -30,6 +36,17 @@ frames = st.builds(
     payloads,
     instants,
 )
+
+
+@pytest.mark.parametrize("some", [{}, {"rollout": "r", "rates": {"input": 3}, "billable": False}])
+def test_a_quick_fact_is_the_same_bytes_and_the_same_cost(some: dict[str, Any]) -> None:
+    slow = draft(**some)
+    values = {name: getattr(slow, name) for name in DEFAULTS}
+    given_only = {name: value for name, value in values.items() if value != DEFAULTS[name]}
+    quick = QuickFact(**given_only)
+    assert encode_fact(quick) == encode_fact(slow)
+    assert decode_fact(encode_fact(quick)) == slow
+    assert quick.cost_nano() == slow.cost_nano()
 
 
 @given(st.lists(frames, max_size=8), st.integers(min_value=0, max_value=64))
