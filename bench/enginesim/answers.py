@@ -36,8 +36,11 @@ class Answer:
     """An endless answer, of which a request takes as many tokens as it wants."""
 
     seed: int
+    words: tuple[str, ...] = ()  # where the request prescribes the answer
 
     def token(self, index: int) -> str:
+        if self.words:
+            return self.words[index]
         return WORDS[(self.seed + index * (self.seed >> 16 | 1)) & 255]
 
     def text(self, tokens: int) -> str:
@@ -49,16 +52,18 @@ class Answer:
 
     def candidates(self, index: int, count: int) -> list[tuple[str, float]]:
         """The best tokens at a place and their logprobs; the first one is what was sampled."""
-        place = token_id(self.token(index))
-        return [
-            (WORDS[(place + 7 * rank) & 255], self.logprob(index, rank)) for rank in range(count)
-        ]
+        word = self.token(index)
+        place = token_id(word)
+        others = [WORDS[(place + 7 * rank) & 255] for rank in range(1, count)]
+        return [(w, self.logprob(index, rank)) for rank, w in enumerate([word, *others][:count])]
 
 
 def token_id(word: str) -> int:
-    return WORDS.index(word)
+    return WORDS.index(word) if word in WORDS else 0
 
 
-def answer(fingerprint: bytes, prompt: bytes, *, choice: int) -> Answer:
+def answer(
+    fingerprint: bytes, prompt: bytes, *, choice: int, words: tuple[str, ...] = ()
+) -> Answer:
     digest = hashlib.blake2b(prompt, digest_size=8, key=fingerprint, salt=choice.to_bytes(8, "big"))
-    return Answer(int.from_bytes(digest.digest(), "big"))
+    return Answer(int.from_bytes(digest.digest(), "big"), words)

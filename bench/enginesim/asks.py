@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from .cache import BYTES_PER_TOKEN, token_count
+from .constrained import Prescribed, prescribed
 from .options import Options
 
 CHAT_PATH = "/v1/chat/completions"
@@ -57,6 +58,9 @@ class ChatBody(_Body, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    response_format: dict[str, Any] | None = None
 
 
 class CompletionBody(_Body, kw_only=True):
@@ -85,6 +89,7 @@ class Ask:
     tokens_as_ids: bool
     salt: str
     request_id: str
+    prescribed: Prescribed | None = None
 
     @property
     def all_prompt_tokens(self) -> int:
@@ -118,7 +123,7 @@ def _chat(body: ChatBody, options: Options, request_id: str) -> Ask:
     if body.top_logprobs and not body.logprobs:
         raise _broken("when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
     prompt = b"".join([_rendered(message) for message in body.messages]) + b"<|assistant|>"
-    return _ask(
+    ask = _ask(
         body,
         options,
         request_id or body.request_id or "",
@@ -128,6 +133,19 @@ def _chat(body: ChatBody, options: Options, request_id: str) -> Ask:
         if body.max_completion_tokens is None
         else body.max_completion_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
+    return _after(ask, prescribed(body.tools, body.tool_choice, body.response_format))
+
+
+def _after(ask: Ask, prescription: Prescribed | None) -> Ask:
+    if prescription is None:
+        return ask
+    whole = len(prescription.words)
+    return replace(
+        ask,
+        prescribed=prescription,
+        tokens=min(whole, ask.max_tokens),
+        finish_reason=prescription.finish_reason if whole <= ask.max_tokens else "length",
     )
 
 

@@ -254,8 +254,9 @@ _IN_PLAIN = _IN_STREAM | {
 
 
 def _answers(ask: Ask, fingerprint: bytes) -> list[Answer]:
+    words = ask.prescribed.words if ask.prescribed else ()
     return [
-        answer(fingerprint, prompt, choice=choice)
+        answer(fingerprint, prompt, choice=choice, words=words)
         for prompt in ask.prompts
         for choice in range(ask.n)
     ]

@@ -60,9 +60,22 @@ class Stream:
                 % (self._head, choice, text, logprobs, reason, usage)
             )
         stop = b"" if finish is None else b',"stop_reason":null'
+        delta = b'{"content":%b}' % text
+        if ask.prescribed is not None and ask.prescribed.tool:
+            delta = self._call(choice, index, text, ask.prescribed.tool)
         return (
-            b'%b,"choices":[{"index":%d,"delta":{"content":%b},"logprobs":%b,"finish_reason":%b%b,"token_ids":null}]'
-            b"%b}\n\n" % (self._head, choice, text, logprobs, reason, stop, usage)
+            b'%b,"choices":[{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b%b,"token_ids":null}]'
+            b"%b}\n\n" % (self._head, choice, delta, logprobs, reason, stop, usage)
+        )
+
+    def _call(self, choice: int, index: int, text: bytes, tool: str) -> bytes:
+        """A piece of a tool call: its name comes with the first."""
+        if index:
+            return b'{"content":null,"tool_calls":[{"index":0,"function":{"arguments":%b}}]}' % text
+        call = tool_call_id(self._ask, choice).encode()
+        return (
+            b'{"content":null,"tool_calls":[{"id":"%b","type":"function","index":0,'
+            b'"function":{"name":"%b","arguments":%b}}]}' % (call, tool.encode(), text)
         )
 
     def last(self, tokens: int, *, cached: int | None) -> bytes:
@@ -96,6 +109,10 @@ class Stream:
             tokens,
             details,
         )
+
+
+def tool_call_id(ask: Ask, choice: int) -> str:
+    return f"chatcmpl-tool-{ask.request_id}-{choice}"
 
 
 DONE = b"data: [DONE]\n\n"
@@ -182,15 +199,20 @@ def _details(cached: int, *, is_chat: bool) -> dict[str, int]:
 
 
 def _chat_choice(ask: Ask, answer: Answer, index: int) -> dict[str, Any]:
-    message = {
+    text = answer.text(ask.tokens)
+    message: dict[str, Any] = {
         "role": "assistant",
-        "content": answer.text(ask.tokens),
+        "content": text,
         "refusal": None,
         "annotations": None,
         "audio": None,
         "function_call": None,
-        "reasoning": None,
     }
+    if ask.prescribed is not None and ask.prescribed.tool:
+        function = {"name": ask.prescribed.tool, "arguments": text}
+        call = {"id": tool_call_id(ask, index), "type": "function", "function": function}
+        message |= {"content": "", "tool_calls": [call]}
+    message["reasoning"] = None
     return {
         "index": index,
         "message": message,

@@ -17,6 +17,7 @@ from serving.gateway.settle import BYTES_PER_TOKEN
 from serving.gateway.stream import PLAIN_EXTRAS, Meter, decode_chunk, renamed
 from serving.gateway.what import Target
 
+_TOO_LONG = "maximum context length"  # vLLM's words; the code is the one that clients look for
 _encode = msgspec.json.Encoder().encode
 
 
@@ -90,7 +91,8 @@ def engine_refusal(content: bytes, *, engine_name: str, name: str) -> BadRequest
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return BadRequest("The model's engine refused the request.", code="engine_refused")
     message = refusal.error.message.replace(engine_name, name)
-    return BadRequest(message[:500], code="engine_refused", param=refusal.error.param)
+    code = "context_length_exceeded" if _TOO_LONG in message else "engine_refused"
+    return BadRequest(message[:500], code=code, param=refusal.error.param)
 
 
 class _EngineErrorBody(msgspec.Struct):

@@ -27,8 +27,12 @@ _CHOICE_END = b"}]}\n\n"
 _FLAT_USAGE = re.compile(rb',"usage":\{(?:"[a-z_]+":(?:[0-9]+|null),?)*\}')
 EXTRAS = re.compile(rb',"(?:token_ids|prompt_token_ids|prompt_text)":null')
 PLAIN_EXTRAS = re.compile(
-    rb',"(?:token_ids|prompt_(?:token_ids|text|logprobs)|(?:kv|ec)_transfer_params|metrics)":null'
+    rb',"(?:token_ids|prompt_(?:token_ids|text|logprobs)|(?:kv|ec)_transfer_params|metrics'
+    rb"|annotations|function_call"  # OpenAI leaves these out rather than empty
+    rb'|(?:prompt|completion)_tokens_details)":null'
 )
+_LOGPROBS = b'"logprobs":{"content":'
+_LOGPROBS_AS_PUBLISHED = b'"logprobs":{"refusal":null,"content":'
 
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 
@@ -232,13 +236,15 @@ def decode_chunk(payload: bytes) -> Chunk:
 
 
 def renamed(payload: bytes, model: bytes, name: bytes, extras: re.Pattern[bytes] = EXTRAS) -> bytes:
-    """The customer's name for the engine's, and without vLLM's empty extras.
+    """The customer's name for the engine's, members as OpenAI publishes them, no empty extras.
 
     Inside a JSON string every quote is escaped, so these byte strings only match real members.
     """
     if model not in payload:  # spaced otherwise than vLLM does
         payload = _compact(payload)
     payload = payload.replace(model, name, 1)
+    if _LOGPROBS in payload:
+        payload = payload.replace(_LOGPROBS, _LOGPROBS_AS_PUBLISHED)
     return extras.sub(b"", payload) if b":null" in payload else payload
 
 

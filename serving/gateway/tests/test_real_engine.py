@@ -127,7 +127,7 @@ def test_a_limit_that_does_not_fit_behind_the_prompt_is_cut_to_what_is_left(real
 def test_a_prompt_beyond_the_context_is_the_callers_error(real: Real) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         real.client.completions.create(model="support", prompt="word " * 3000)
-    assert caught.value.code == "engine_refused"
+    assert caught.value.code == "context_length_exceeded"
     assert real.stack.tenants[0].organization not in str(caught.value)
 
 
