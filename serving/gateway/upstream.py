@@ -7,6 +7,7 @@ when the answer before was read to its end.
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import dataclass
 
 from serving.contracts import Endpoint, engine_api_key
@@ -16,6 +17,7 @@ from serving.gateway.watchdog import Signs
 
 PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 IDLE_KEEP_SECONDS = 3.0  # engines close idle connections after 5
+DEAD_PEER_SECONDS = 16  # a machine that vanished is noticed in this and a quarter of it
 _CONNECT_SECONDS = 2.0
 _MAX_IDLE_PER_REPLICA = 256
 
@@ -35,8 +37,9 @@ class Timeouts:
 class Upstream:
     """All of the mutable state: idle connections per incarnation, and every open one."""
 
-    def __init__(self, *, engine_key: bytes) -> None:
+    def __init__(self, *, engine_key: bytes, dead_peer_seconds: int = DEAD_PEER_SECONDS) -> None:
         self.opened = 0
+        self._dead_peer_seconds = dead_peer_seconds
         self._engine_key = engine_key
         self._idle: dict[str, list[EngineConnection]] = {}
         self._open: set[EngineConnection] = set()
@@ -146,7 +149,10 @@ class Upstream:
             await self._loop.create_unix_connection(lambda: connection, rest)
             return
         host, _, port = rest.removeprefix("//").rpartition(":")
-        await self._loop.create_connection(lambda: connection, host.strip("[]"), int(port))
+        transport, _ = await self._loop.create_connection(
+            lambda: connection, host.strip("[]"), int(port)
+        )
+        _notice_dead_peer(transport.get_extra_info("socket"), self._dead_peer_seconds)
 
     def _head(self, replica: str, path: str) -> bytes:
         assert path in PATHS, "nothing else goes upstream"
@@ -155,3 +161,20 @@ class Upstream:
             f"POST {path} HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
             f"authorization: Bearer {key}\r\nx-request-id: "
         ).encode()
+
+
+def _notice_dead_peer(connection: socket.socket, seconds: int) -> None:
+    """Have the kernel cut a connection whose peer is gone without a word, also while it is silent:
+    what was sent and not acknowledged, and probes of its own where nothing was sent.
+    """
+    step = max(1, seconds // 4)
+    values = {
+        "TCP_KEEPIDLE": step,
+        "TCP_KEEPINTVL": step,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": seconds * 1000,
+    }
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in values.items():
+        if hasattr(socket, name):  # macOS has not all of them
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

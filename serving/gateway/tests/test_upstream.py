@@ -170,6 +170,71 @@ async def test_silence_ends_an_exchange_before_and_within_an_answer(engines: Eng
             await asking
 
 
+async def test_a_head_is_no_piece_of_an_answer(engines: Engines) -> None:
+    """vLLM sends it before there is a token: the limit of the first token holds beyond it."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+    endpoint = await engines.start(head)
+    asking = asyncio.create_task(
+        engines.ask(endpoint, first_seconds=0.05, idle_seconds=60, is_stream=True)
+    )
+    await _until(lambda: bool(engines.requests))
+    await asyncio.sleep(0.15)
+    assert engines.upstream.signs()[endpoint.incarnation].heard_at == float("-inf")
+    engines.upstream.sweep()
+    with pytest.raises(Silent):
+        await asking
+
+
+def has_begun(engines: Engines, endpoint: Endpoint) -> bool:
+    signs = engines.upstream.signs().get(endpoint.incarnation)
+    return signs is not None and signs.next_since is not None
+
+
+async def test_signs_tell_who_owes_what_since_when(engines: Engines) -> None:
+    begun, silent = await engines.start(GOOD[:-1]), await engines.start(b"")
+    plain = await engines.start(b"")
+    before = asyncio.get_running_loop().time()
+    asking = [
+        asyncio.create_task(engines.ask(one, is_stream=one is not plain))
+        for one in (begun, silent, plain)
+    ]
+    signs = engines.upstream.signs
+    await _until(lambda: len(engines.requests) == 3)
+    await _until(lambda: has_begun(engines, begun))
+    found = signs()
+    assert found[begun.incarnation].heard_at == found[begun.incarnation].next_since
+    assert (
+        before <= (found[silent.incarnation].first_since or 0) <= found[begun.incarnation].heard_at
+    )
+    assert found[plain.incarnation].first_since is None, "a whole answer says nothing until its end"
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert all(s.first_since is s.next_since is None for s in signs().values())
+
+
+async def test_only_what_has_not_begun_is_given_up_and_whole_answers_when_asked(
+    engines: Engines,
+) -> None:
+    begun, silent = await engines.start(GOOD[:-1], b""), await engines.start(b"")
+    reading = asyncio.create_task(engines.ask(begun, is_stream=True))
+    await _until(lambda: has_begun(engines, begun))
+    waiting = asyncio.create_task(engines.ask(silent, is_stream=True))
+    plain = asyncio.create_task(engines.ask(silent))
+    await _until(lambda: len(engines.requests) == 3)
+    for endpoint in (begun, silent):
+        engines.upstream.give_up(endpoint.incarnation, also_whole=False)
+    with pytest.raises(Silent):
+        await waiting
+    assert not reading.done()
+    assert not plain.done()
+    engines.upstream.give_up(silent.incarnation, also_whole=True)
+    with pytest.raises(Silent):
+        await plain
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
 async def test_nobody_there_is_told_apart_from_a_failure(engines: Engines) -> None:
     endpoint = await engines.start(GOOD)
     engines.servers[0].close()
