@@ -187,12 +187,16 @@ class Admission:
         except RedisDown:
             log.debug("leases not renewed: redis is away")
 
-    async def credit(self, account: str, *, previous: int, entry: int, nano: int) -> None:
-        """Credit number ``entry`` of the account, which followed number ``previous``."""
+    async def credit(self, account: str, *, previous: int, entry: int, nano: int) -> bool:
+        """Credit number ``entry`` of the account, which followed number ``previous``.
+
+        Whether Redis was told; telling it again is harmless.
+        """
         try:
             await self._batch.ask(["credit", account, previous, entry, nano])
         except RedisDown:
-            log.debug("the credit is read with the account, later")
+            return False
+        return True
 
     async def run(self) -> None:
         """Beat, renew, report, listen; until cancelled."""

@@ -90,11 +90,9 @@ class Epochs:
             *_, silent = await self._batch.ask(["announced"])
             if not silent:
                 return
-            closed = (await self.ledger.roster()).closed
-            for name in silent:
-                totals = closed.get(name.decode())
-                if totals is not None:
-                    await self.close_writer(name.decode(), totals)
+            roster = await self.ledger.roster([name.decode() for name in silent])
+            for name, totals in roster.closed.items():
+                await self.close_writer(name, totals)
         except (RedisDown, LedgerUnavailable) as error:
             log.debug("silent writers are looked at again later: %s", error)
 

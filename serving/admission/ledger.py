@@ -25,7 +25,9 @@ class Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roster:
-    """Every writer of the cell: those whose journal is open, and the totals of those closed."""
+    """Writers of the cell: those whose journal is open, and the totals of those asked for whose
+    journal is closed.
+    """
 
     living: tuple[str, ...]
     closed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -37,4 +39,5 @@ class Ledger(Protocol):
     async def base(self, account: str, announced: Sequence[str]) -> Base:
         """What the account comes to without the spending of the ``announced`` writers."""
 
-    async def roster(self) -> Roster: ...
+    async def roster(self, silent: Sequence[str] = ()) -> Roster:
+        """Who is living; and of the ``silent``, who is closed."""

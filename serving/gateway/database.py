@@ -17,6 +17,8 @@ _QUERY_SECONDS = 1.0
 _CONNECT_SECONDS = 2
 _REST_SECONDS = 1.0
 _QUEUE_LIMIT = 1_000
+# What we no longer wait for, the server gives up as well, also where nobody could tell it.
+_OPTIONS = "-c statement_timeout=2000 -c lock_timeout=1000"
 
 Row = tuple[Any, ...]
 
@@ -75,7 +77,10 @@ class Database:
         if self._connection is None:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 self._connection = await psycopg.AsyncConnection.connect(
-                    self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS
+                    self._url,
+                    autocommit=True,
+                    connect_timeout=_CONNECT_SECONDS,
+                    options=_OPTIONS,
                 )
         work = asyncio.create_task(_first_row(self._connection, query, parameters))
         done, _ = await asyncio.wait({work}, timeout=_QUERY_SECONDS)

@@ -54,11 +54,12 @@ class StandInLedger:
         nano = self.credits.get(account, 0) - spent
         return Base(nano=nano, last_entry=self.entries[account])
 
-    async def roster(self) -> Roster:
+    async def roster(self, silent: Sequence[str] = ()) -> Roster:
         if self.is_away:
             raise LedgerUnavailable
         living = tuple(name for name in self.living if name not in self.closed)
-        return Roster(living=living, closed=dict(self.closed))
+        closed = {name: totals for name, totals in self.closed.items() if name in silent}
+        return Roster(living=living, closed=closed)
 
 
 @dataclass
