@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from . import gateway, memory, rate, routing, streams, strict, trace
+from .kills import run as kills
 from .results import Row
 
 
@@ -31,4 +32,5 @@ PARTS = (
     Part("routing", routing.measure),
     Part("memory", memory.measure),
     Part("strict", strict.measure),
+    Part("kills", kills.measure),
 )

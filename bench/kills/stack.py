@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,10 @@ from supervisor.parts import Health, Listeners, Part, Stack
 CELL, CLUSTER, POOL, CONTEXT = "local", "local", "pool-1", 4096
 ENGINES = ("engine-0", "engine-1")
 GATEWAYS = ("gateway-0", "gateway-1")
-KILLABLE = (*ENGINES, *GATEWAYS, "shipper", "worker")
+WORKER = "worker"
+KILLABLE = (*ENGINES, *GATEWAYS, "shipper", WORKER)
 _PUBLISH_SECONDS = 0.05
+_ROUTES_KEY = document_key("routes", CELL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,24 @@ class Model:
 
 
 class KilledStack:
-    """A running stack. ``home`` needs a short path: Unix sockets lie below it."""
+    """A running stack. ``home`` needs a short path: Unix sockets lie below it.
 
-    def __init__(self, home: Path, models: list[Model]) -> None:
+    ``servers`` are parts too, and may be killed; without them the environment says where they are.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        models: list[Model],
+        *,
+        environment: Mapping[str, str] = os.environ,
+        servers: tuple[Part, ...] = (),
+    ) -> None:
         self.home = home
         self.models = models
+        self._environment = environment
+        self._servers = servers
+        self._killed: dict[str, int] = {}
         self.port = _free_port()
         self.metrics_port = _free_port()
 
@@ -84,7 +99,10 @@ class KilledStack:
         publisher = threading.Thread(target=self._publish, args=(stop,))
         with (self.home / "supervisor.log").open("ab") as log:
             supervisor = subprocess.Popen(
-                [sys.executable, "-m", "supervisor", str(spec)], stdout=log, stderr=log
+                [sys.executable, "-m", "supervisor", str(spec)],
+                stdout=log,
+                stderr=log,
+                env=dict(self._environment),
             )
         publisher.start()
         try:
@@ -98,11 +116,22 @@ class KilledStack:
 
     def kill(self, name: str) -> bool:
         """Whether the part had a process to kill."""
-        pid = self._part(name)["pid"]
+        pid = self._killed[name] = self._part(name)["pid"]
         if pid:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return bool(pid)
+
+    def wait_for_next(self, name: str) -> None:
+        """Until the supervisor has another process for a killed part, and that can be used."""
+
+        def is_back() -> bool:
+            with suppress(TimeoutError):  # the supervisor may have other things to do
+                part = self._part(name)
+                return bool(part["state"] == "running" and part["pid"] != self._killed[name])
+            return False
+
+        wait_until(is_back, what=f"{name} again", seconds=90)
 
     def wait_for(self, names: tuple[str, ...]) -> None:
         wait_until(
@@ -113,25 +142,29 @@ class KilledStack:
 
     def _is_up(self) -> bool:
         with suppress(OSError):
-            return all(self._part(name)["state"] == "running" for name in KILLABLE)
+            return all(self._part(part.name)["state"] == "running" for part in self._parts())
         return False
 
     def _part(self, name: str) -> dict[str, Any]:
         parts = ask(self.home / "run" / "supervisor.sock", {"op": "list"})["parts"]
         return next(part for part in parts if part["name"] == name)
 
+    def _parts(self) -> tuple[Part, ...]:
+        return (
+            *self._servers,
+            *(self._engine(name) for name in ENGINES),
+            *(self._gateway(index) for index in range(len(GATEWAYS))),
+            self._part_of("shipper", "serving.journal.shipper", ready_seconds=0.2),
+            self._part_of(
+                WORKER,
+                *("celery", "-A", "controlplane.celery", "worker", "-c", "1", "-l", "WARNING"),
+                ready_seconds=0.2,
+            ),
+        )
+
     def _stack(self) -> Stack:
         return Stack(
-            parts=(
-                *(self._engine(name) for name in ENGINES),
-                *(self._gateway(index) for index in range(len(GATEWAYS))),
-                self._part_of("shipper", "serving.journal.shipper", ready_seconds=0.2),
-                self._part_of(
-                    "worker",
-                    *("celery", "-A", "controlplane.celery", "worker", "-c", "1", "-l", "WARNING"),
-                    ready_seconds=0.2,
-                ),
-            ),
+            parts=self._parts(),
             run=str(self.home / "run"),
             logs=str(self.home / "logs"),
             listeners=Listeners(
@@ -147,7 +180,9 @@ class KilledStack:
         options = {
             "--uds": str(socket_path(self._run_dir(name), PLACEHOLDER)),
             "--journal": str(self.home / f"{name}.jsonl"),
-            "--api-key": engine_api_key(bytes.fromhex(os.environ["TESSERA_ENGINE_KEY"]), name),
+            "--api-key": engine_api_key(
+                bytes.fromhex(self._environment["TESSERA_ENGINE_KEY"]), name
+            ),
             "--max-model-len": str(CONTEXT),
             "--first-token-ms": "50",
             "--token-ms": "40",
@@ -176,14 +211,15 @@ class KilledStack:
     def _publish(self, stop: threading.Event) -> None:
         published: tuple[tuple[str, str], ...] | None = None
         sequence = 0
-        with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        with redis.Redis.from_url(self._environment["REDIS_URL"]) as client:
             while not stop.wait(_PUBLISH_SECONDS):
                 answering = tuple(self._answering())
-                if answering != published:
-                    published = answering
-                    sequence += 1
-                    self._send(client, self._endpoints(answering), sequence)
-                    self._send(client, self._routes(), sequence)
+                with suppress(redis.RedisError):  # it is killed, too
+                    if answering != published or not client.exists(_ROUTES_KEY):
+                        sequence += 1
+                        self._send(client, self._endpoints(answering), sequence)
+                        self._send(client, self._routes(), sequence)
+                        published = answering
 
     def _answering(self) -> Iterator[tuple[str, str]]:
         for name in ENGINES:
@@ -222,7 +258,7 @@ class KilledStack:
     def _send(
         self, client: redis.Redis, document: RoutesDocument | EndpointsDocument, sequence: int
     ) -> None:
-        key = bytes.fromhex(os.environ["TESSERA_DOCUMENT_KEY"])
+        key = bytes.fromhex(self._environment["TESSERA_DOCUMENT_KEY"])
         signed = sign(document, key=key, sequence=sequence, issued_at=time.time())
         client.set(document_key(signed.kind, signed.scope), msgspec.json.encode(signed))
         client.xadd(cell_stream(CELL), {"kind": signed.kind, "scope": signed.scope})

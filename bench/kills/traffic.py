@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.kills.verdict import Asked
@@ -28,6 +30,21 @@ class Order:
 def orders(count: int, *, keys: dict[str, str], dice: random.Random) -> list[Order]:
     """``keys`` are by model name."""
     return [_order(number, keys, dice) for number in range(count)]
+
+
+async def make_until(
+    address: str, is_over: Callable[[], bool], *, keys: dict[str, str], dice: random.Random
+) -> list[Asked]:
+    """Ask without pause until it is over; what was begun is finished."""
+    seen: list[Asked] = []
+    numbers = itertools.count()
+
+    async def one() -> None:
+        while not is_over():
+            seen.append(await _ask(address, _order(next(numbers), keys, dice)))
+
+    await asyncio.gather(*(one() for _ in range(_AT_ONCE)))
+    return seen
 
 
 async def make(address: str, wanted: list[Order]) -> list[Asked]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench.enginesim.journal import Line
 
-CHECKPOINT_SECONDS = 1.0
-SLACK_SECONDS = 1.0  # a busy machine writes its checkpoint late, an engine notices a death late
+SHORT_SECONDS = 1.0  # what a cut stream may lack of what its engine generated
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +35,13 @@ class Row:
 
 @dataclass(slots=True)
 class Run:
-    """What one engine process did for a request; ``end`` is missing where it was killed."""
+    """What one engine process did for a request; ``end`` is missing where it was killed.
+
+    ``late_seconds``: how long, around its end, this machine kept others waiting who were due.
+    """
 
     begin: Line
+    late_seconds: float = 0.0
     tokens: list[Line] = field(default_factory=list)
     end: Line | None = None
 
@@ -61,15 +64,25 @@ class Run:
     @property
     def least(self) -> int:
         """What stood in a checkpoint for certain when it was cut."""
-        return self.generated_by(self.last_seen - CHECKPOINT_SECONDS - SLACK_SECONDS)
+        return self.generated_by(self.last_seen - SHORT_SECONDS - self.late_seconds)
+
+    def lacks_seconds(self, booked: int) -> float:
+        """The age of the oldest token that was generated and not booked, when the run ended."""
+        missing = [line.time for line in self.tokens if line.tokens > booked]
+        return self.last_seen - min(missing) if missing else 0.0
 
     def equals(self, row: Row) -> bool:
         counted = (self.begin.prompt_tokens, self.begin.cached_tokens, self.most)
         return counted == (row.input, row.cached_input, row.output)
 
 
-def runs_by_request(lines: Iterable[Line]) -> dict[str, list[Run]]:
-    """An engine numbers its requests, so its process and number tell its lines apart."""
+def runs_by_request(
+    lines: Iterable[Line], *, late: Callable[[float], float] = lambda _time: 0.0
+) -> dict[str, list[Run]]:
+    """An engine numbers its requests, so its process and number tell its lines apart.
+
+    ``late``: how long this machine kept somebody waiting who was due, shortly before an instant.
+    """
     runs: dict[tuple[int, int], Run] = {}
     for line in lines:
         place = (line.process, line.number)
@@ -81,6 +94,7 @@ def runs_by_request(lines: Iterable[Line]) -> dict[str, list[Run]]:
             runs[place].end = line
     found: defaultdict[str, list[Run]] = defaultdict(list)
     for run in sorted(runs.values(), key=lambda run: run.begin.time):
+        run.late_seconds = late(run.last_seen)
         found[run.begin.request.removeprefix("req_")].append(run)
     return dict(found)
 
@@ -103,6 +117,13 @@ def contradictions(
             if problem:
                 wrong.append(f"{one.request}: {problem}: {one} {rows[one.request]}")
     return sorted(wrong)
+
+
+def longest_lack_seconds(runs: dict[str, list[Run]], rows: dict[str, Row]) -> float:
+    """Of all cut streams, the age of the oldest token that was generated and is not booked."""
+    cut = [row for row in rows.values() if row.completeness in {"estimated", "aborted"}]
+    last = [(row, runs[row.request][-1]) for row in cut if row.request in runs]
+    return max((run.lacks_seconds(row.output) for row, run in last), default=0.0)
 
 
 def _problem(row: Row, runs: list[Run]) -> str:

@@ -25,6 +25,7 @@ import pytest
 from django.core.management import call_command
 
 from bench.enginesim.journal import Line, read
+from bench.kills.run import KINDS, figures, run
 from bench.kills.stack import KILLABLE, KilledStack, Model
 from bench.kills.traffic import make, orders
 from bench.kills.verdict import Asked, Row, contradictions, runs_by_request
@@ -93,6 +94,20 @@ def test_usage_equals_what_the_engines_did_whatever_is_killed(
         call_command("journal_replay", journal=home / "journal", stdout=said)
         assert " 0 facts were missing" in said.getvalue()
         assert _rows(owner) == rows
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(400)
+def test_every_token_is_accounted_for_when_servers_are_killed_too() -> None:
+    """F01, F06, F10: a gateway, the shipper, Redis (back empty) and PostgreSQL, each by kill -9
+    under load. ``python -m bench.kills`` is the long form.
+    """
+    outcome = run(dict.fromkeys(KINDS, 1), seed=SEED)
+    print("\n".join(f"{row.name}: {row.value} {row.unit}" for row in figures(outcome)))
+    assert outcome.wrong == []
+    assert (outcome.tokens_off, outcome.quarantined, outcome.replayed.new) == (0, 0, 0)
+    assert outcome.killed == dict.fromkeys(KINDS, 1)
+    assert sum(one.is_whole for one in outcome.asked) > len(outcome.asked) / 2
 
 
 def _kill_at_random(

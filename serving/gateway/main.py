@@ -48,6 +48,7 @@ REDIS_SECONDS = 0.1
 ANSWERS_SECONDS = 0.5  # a kept answer may be a megabyte; on a link of its own, nothing waits for it
 _PUSH_SECONDS = 5.0  # an XREAD that blocks for one second and is still silent then is lost
 _TICK_SECONDS = 1.0
+_CHECKPOINT_SECONDS = 0.8  # the rest of the second is for tokens on their way and for a busy loop
 _LOG_SECONDS = 0.1
 _KEEP_ALIVE_GRACE_SECONDS = 2.0
 _LAST_WORDS_SECONDS = 1.0
@@ -126,6 +127,7 @@ class Gateway:
         self._begin(self._documents.run())
         self._begin(self._journal.run())
         self._begin(self._tick())
+        self._begin(self._checkpoint())
         self._begin(self._prober.run())
         self._begin(self._flush_log())
         await self._listeners.open()
@@ -238,20 +240,25 @@ class Gateway:
         return self._documents.routes_sequence > 0
 
     async def _tick(self) -> None:
-        """Everything that has a rhythm: time limits, checkpoints, revocations, leases, metrics."""
+        """What has a rhythm: time limits, revocations, leases, metrics."""
         renew_at = monotonic() + RENEW_SECONDS
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             await in_pieces(self._door.sweep())
             self._patience.sweep()
             await in_pieces(self._upstream.sweep())
-            await in_pieces(self._accounts.checkpoint())
             self._check_open_streams()
             if monotonic() >= renew_at:
                 renew_at = monotonic() + RENEW_SECONDS
                 await self._admission.renew()
                 await self._idempotency.renew()
             self._write_snapshot()
+
+    async def _checkpoint(self) -> None:
+        """Beside the tick, which may wait for Redis: a cut stream is short by a second at most."""
+        while True:
+            await asyncio.sleep(_CHECKPOINT_SECONDS)
+            await in_pieces(self._accounts.checkpoint())
 
     async def _flush_log(self) -> None:
         while True:
