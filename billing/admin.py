@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils import timezone
 from unfold.admin import ModelAdmin
 
 from billing.models import (
@@ -18,6 +19,7 @@ from billing.models import (
 )
 from billing.money import nano_of_usd, usd
 from billing.services import balance_credit
+from billing.writers import writer_state
 from kernel.errors import Invalid
 from kernel.ids import ulid
 from tenants.admin import ReadOnlyAdmin as ServiceReadOnlyAdmin
@@ -67,9 +69,25 @@ class UsageQuarantineAdmin(ReadOnlyAdmin):
 
 @admin.register(JournalPosition)
 class JournalPositionAdmin(ReadOnlyAdmin):
-    list_display: ClassVar = ("writer", "segment", "offset", "updated_at", "closed_at")
-    list_filter: ClassVar = (("closed_at", admin.EmptyFieldListFilter),)
+    list_display: ClassVar = (
+        "writer",
+        "state",
+        "seen_at",
+        "updated_at",
+        "closed_at",
+        "held_because",
+        "written_off_by",
+    )
+    list_filter: ClassVar = (
+        ("closed_at", admin.EmptyFieldListFilter),
+        ("held_because", admin.EmptyFieldListFilter),
+        ("written_off_at", admin.EmptyFieldListFilter),
+    )
     search_fields: ClassVar = ("writer",)
+
+    @admin.display(description="state")
+    def state(self, writer: JournalPosition) -> str:
+        return writer_state(writer, now=timezone.now())
 
 
 @admin.register(GatewayRoster)

@@ -92,13 +92,24 @@ class UsageQuarantine(models.Model):
 
 
 class JournalPosition(models.Model):
-    """Everything a writer wrote before this place is in ``usage_event`` or in quarantine."""
+    """A writer: everything it wrote before this place is in ``usage_event`` or in quarantine.
+
+    ``closed_at``: it is dead, and nothing of it follows; who waits for it goes on. An operator says
+    so (``written_off_*``) where its disk is lost. ``seen_at``, ``is_living`` and ``held_because``
+    are what its node's shipper last said.
+    """
 
     writer = models.CharField(primary_key=True)
     segment = models.BigIntegerField()
     offset = models.BigIntegerField()
     closed_at = models.DateTimeField(null=True, blank=True)
     updated_at = models.DateTimeField(db_default=Now())
+    seen_at = models.DateTimeField(null=True, blank=True)
+    is_living = models.BooleanField(default=False, db_default=False)
+    held_because = models.CharField(blank=True, default="", db_default="")
+    written_off_at = models.DateTimeField(null=True, blank=True)
+    written_off_by = models.CharField(blank=True, default="", db_default="")
+    written_off_reason = models.CharField(blank=True, default="", db_default="")
 
     class Meta:
         db_table = "journal_position"

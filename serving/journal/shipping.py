@@ -33,6 +33,7 @@ from serving.journal.segment import (
 from serving.journal.store import (
     Batch,
     Position,
+    Sighting,
     StoreUnavailable,
     UsageStore,
     Written,
@@ -41,6 +42,7 @@ from serving.journal.store import (
 log = logging.getLogger(__name__)
 
 _DAMAGE_PATIENCE_SECONDS = 5.0
+_TELL_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Shipper:
 
     All of the mutable state: how far each writer is read (``_reached``: what the store says, ahead
     of it only over records that are no facts), whether that must be asked again, where reading is
-    in doubt, and the health counters.
+    in doubt, when operators were last told, and the health counters.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Shipper:
         self._reached: dict[str, Position] = {}
         self._must_ask = True
         self._doubts: dict[str, Doubt] = {}
+        self._told_at = -_TELL_SECONDS
 
     def ship(self) -> None:
         """One pass: close what died, ship what is new.
@@ -78,11 +81,13 @@ class Shipper:
         """
         held: dict[str, str] = {}
         folders = [folder for folder in writer_folders(self._journal) if _has_work(folder)]
-        self.health.living_writers = sum(not self._is_dead(folder, held) for folder in folders)
+        living = {folder.name for folder in folders if not self._is_dead(folder, held)}
+        self.health.living_writers = len(living)
         try:
             self._ask_positions()
             for folder in folders:
                 self._ship_writer(folder, held)
+            self._tell(folders, living, held)
         except StoreUnavailable as error:
             self._must_ask = True
             self.health.database_error = str(error)
@@ -110,6 +115,15 @@ class Shipper:
         if self._must_ask:
             self._reached = self._store.positions()
             self._must_ask = False
+
+    def _tell(self, folders: list[Path], living: set[str], held: dict[str, str]) -> None:
+        """Every ten seconds: operators see which writers are here, on whichever node that is."""
+        now = self._steady()
+        if not folders or now - self._told_at < _TELL_SECONDS:
+            return
+        self._told_at = now
+        names = [folder.name for folder in folders]
+        self._store.saw([Sighting(name, name in living, held.get(name, "")) for name in names])
 
     def _is_dead(self, folder: Path, held: dict[str, str]) -> bool:
         if is_closed(folder):

@@ -61,12 +61,23 @@ class Written:
     quarantined: tuple[QuarantineRow, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a shipper says of a writer on its node; ``held_because`` is empty where it is not."""
+
+    writer: str
+    is_living: bool
+    held_because: str = ""
+
+
 class UsageStore(Protocol):
     """Where facts go: all of a batch and its position, or nothing of it."""
 
     def positions(self) -> dict[str, Position]: ...
 
     def write(self, batch: Batch) -> Written: ...
+
+    def saw(self, sightings: Sequence[Sighting]) -> None: ...
 
 
 class PostgresStore:
@@ -93,6 +104,12 @@ class PostgresStore:
                 return _write(cursor, batch)
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             return self._write_singly(batch, error)
+
+    def saw(self, sightings: Sequence[Sighting]) -> None:
+        """Tell operators which writers are here. Raises ``StoreUnavailable``."""
+        columns = zip(*((s.writer, s.is_living, s.held_because) for s in sightings), strict=True)
+        with self._transaction() as cursor:
+            cursor.execute(_SAW, [list(values) for values in columns])
 
     def close(self) -> None:
         if self._connection is not None:
@@ -197,8 +214,17 @@ _MOVE_POSITION: LiteralString = (
     'INSERT INTO journal_position AS known (writer, segment, "offset", closed_at)'
     " VALUES (%(writer)s, %(segment)s, %(offset)s, CASE WHEN %(closed)s THEN now() END)"
     ' ON CONFLICT (writer) DO UPDATE SET segment = excluded.segment, "offset" = excluded."offset",'
-    " closed_at = excluded.closed_at, updated_at = now()"
+    # What an operator wrote off stays closed, should its disk be found after all.
+    " closed_at = CASE WHEN known.written_off_at IS NULL THEN excluded.closed_at"
+    " ELSE known.closed_at END, updated_at = now()"
     ' WHERE (known.segment, known."offset") <= (excluded.segment, excluded."offset")'
+)
+_SAW: LiteralString = (
+    'INSERT INTO journal_position (writer, segment, "offset", seen_at, is_living, held_because)'
+    " SELECT writer, 0, 0, now(), is_living, held_because"
+    " FROM unnest(%s::text[], %s::boolean[], %s::text[]) AS said (writer, is_living, held_because)"
+    " ON CONFLICT (writer) DO UPDATE SET seen_at = excluded.seen_at,"
+    " is_living = excluded.is_living, held_because = excluded.held_because"
 )
 
 

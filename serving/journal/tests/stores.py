@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from serving.journal.rows import QuarantineRow, UsageRow, conflict, without_repeats
-from serving.journal.store import Batch, Position, StoreUnavailable, Written
+from serving.journal.store import Batch, Position, Sighting, StoreUnavailable, Written
 
 
 class MemoryStore:
@@ -17,6 +17,7 @@ class MemoryStore:
         self.quarantine: dict[str, QuarantineRow] = {}
         self.reached: dict[str, Position] = {}
         self.closed: set[str] = set()
+        self.sightings: list[tuple[Sighting, ...]] = []
         self.before: Callable[[], None] = lambda: None
         self.after: Callable[[], None] = lambda: None
 
@@ -29,6 +30,10 @@ class MemoryStore:
         written = self._write(batch)
         self.after()
         return written
+
+    def saw(self, sightings: Sequence[Sighting]) -> None:
+        self.before()
+        self.sightings.append(tuple(sightings))
 
     def _write(self, batch: Batch) -> Written:
         rows, conflicts, repeats = without_repeats(list(batch.rows))
