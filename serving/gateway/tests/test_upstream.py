@@ -180,7 +180,7 @@ async def test_a_head_is_no_piece_of_an_answer(engines: Engines) -> None:
     await _until(lambda: bool(engines.requests))
     await asyncio.sleep(0.15)
     assert engines.upstream.signs()[endpoint.incarnation].heard_at == float("-inf")
-    engines.upstream.sweep()
+    all_of(engines.upstream.sweep())
     with pytest.raises(Silent):
         await asking
 
