@@ -15,7 +15,7 @@ from serving.gateway.answers import OpenStreams
 from serving.gateway.asking import engine_body, output_limit
 from serving.gateway.errors import Busy
 from serving.gateway.exchange import Exchange
-from serving.gateway.fields import parse_chat
+from serving.gateway.fields import Wanted, parse_chat
 from serving.gateway.head import Limits, Request
 from serving.gateway.http import Door
 from serving.gateway.metrics import Metrics
@@ -101,7 +101,7 @@ def exchange(journal: Journal, admission: Admission) -> Exchange:
     )
 
 
-async def infer(made: Exchange) -> Line:
+async def infer(made: Exchange, wanted: Wanted | None = None) -> Line:
     async def nobody(request: Request, reply: Reply) -> None:
         return
 
@@ -109,7 +109,7 @@ async def infer(made: Exchange) -> Line:
     reply = Reply(door.connection(), keep_alive=True)
     line = Line(request_id="req_1", method="POST", path="/", peer="", at=0.0)
     try:
-        await made.infer(Known(b"", principal(), 0.0), parse_chat(BODY), reply, line)
+        await made.infer(Known(b"", principal(), 0.0), wanted or parse_chat(BODY), reply, line)
     finally:
         assert not reply.has_started
     return line
