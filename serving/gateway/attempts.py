@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from serving.gateway.ejection import Failure
 from serving.gateway.errors import Busy, GatewayError
+from serving.gateway.fields import Wanted
 from serving.gateway.what import not_ready
 
 
@@ -17,6 +19,15 @@ class Elsewhere(Exception):
 
 class TooLong(Exception):
     """The engine finds prompt and output limit together longer than its context."""
+
+
+def says_much(failure: Failure, wanted: Wanted) -> bool:
+    """Whether a failure tells against its replica.
+
+    An engine may choke on a client's own grammar (vLLM 0.32 answers 500 to some it cannot compile).
+    Nobody else shall lose a replica by it.
+    """
+    return not (wanted.is_constrained and failure in {Failure.ERROR, Failure.GARBAGE})
 
 
 def nobody(model: str, *, is_held: bool) -> Elsewhere:

@@ -17,7 +17,7 @@ from serving.admission.values import Grant
 from serving.gateway import asking, hold, settle
 from serving.gateway.access import Line
 from serving.gateway.answers import OpenStreams, PlainAnswer, StreamAnswer
-from serving.gateway.attempts import Elsewhere, TooLong, engine_busy, nobody, unreachable
+from serving.gateway.attempts import Elsewhere, TooLong, engine_busy, nobody, says_much, unreachable
 from serving.gateway.connection import EngineConnection, NotReached, UpstreamError
 from serving.gateway.ejection import Failure
 from serving.gateway.errors import (
@@ -321,7 +321,8 @@ class Exchange:
             replica.rest(self.clock())
             raise Elsewhere(engine_busy(), was_asked=False)
         else:
-            self.fleet.failed(replica, Failure.ERROR, self.clock())
+            if says_much(Failure.ERROR, call.wanted):
+                self.fleet.failed(replica, Failure.ERROR, self.clock())
             raise Elsewhere(EngineFailed(), was_asked=True)
 
     def _finish(self, call: Call, replica: Replica, answer: PlainAnswer | StreamAnswer) -> None:
@@ -344,7 +345,8 @@ class Exchange:
 
     def _failed(self, call: Call, replica: Replica, error: UpstreamError) -> None:
         log.warning("engine %s: %s: %s", replica.endpoint.replica, type(error).__name__, error)
-        self.fleet.failed(replica, error.failure, self.clock())
+        if says_much(error.failure, call.wanted):
+            self.fleet.failed(replica, error.failure, self.clock())
         if not call.reply.has_started:
             raise Elsewhere(EngineFailed(), was_asked=True) from error
         self.metrics.count(

@@ -199,6 +199,7 @@ class Wanted:
     prompt_bytes: int  # of the whole body; tokens of the prompt are fewer
     rest: bytes
     has_tools: bool = False
+    is_constrained: bool = False  # a grammar of the client's shapes the answer
     client_seconds: float | None = None  # how long its client waits, where it says so
 
 
@@ -214,6 +215,7 @@ def parse_chat(body: bytes) -> Wanted:
     chat.max_completion_tokens = UNSET
     wanted = _wanted("/v1/chat/completions", chat, limit, prompts=1, prompt_bytes=len(body))
     wanted.has_tools = bool(chat.tools)
+    wanted.is_constrained = wanted.has_tools or isinstance(chat.response_format, ResponseFormat)
     return wanted
 
 

@@ -18,6 +18,9 @@ MAX_DEPTH = 32
 MAX_NODES = 2_000
 MAX_TEXT = 64 * 1024
 MAX_PATTERN = 256
+MAX_STATES = 512  # of a pattern whose counted repetitions are written out
+_COUNT = re.compile(r"\{(\d*)(?:,(\d*))?\}")
+_CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
@@ -84,6 +87,7 @@ def _check_schema(schema: dict[str, Any], param: str) -> None:
             _check_keywords(value, param)
         if text > MAX_TEXT:
             raise _refused(param, f"has more than {MAX_TEXT} characters")
+    _check_references(schema, param)
 
 
 def _walk(root: Any) -> Iterator[tuple[Any, int]]:
@@ -97,10 +101,38 @@ def _walk(root: Any) -> Iterator[tuple[Any, int]]:
             waiting.extend((child, depth + 1) for child in value)
 
 
+def _check_references(root: dict[str, Any], param: str) -> None:
+    """Each must end at something: engines answer 500 to one that leads to itself or nowhere."""
+    good: set[str] = set()
+    for start, _ in _walk(root):
+        value, way = start, []
+        while isinstance(value, dict) and isinstance(value.get("$ref"), str):
+            reference = value["$ref"]
+            if reference in good:
+                break
+            if reference in way:
+                raise _refused(param, f"has a '$ref' that leads to itself: '{reference[:64]}'")
+            way.append(reference)
+            value = _referred(root, reference, param)
+        good.update(way)
+
+
+def _referred(root: Any, reference: str, param: str) -> Any:
+    if reference != "#" and not reference.startswith("#/"):
+        raise _refused(param, "may only refer to itself ('$ref' beginning with '#/')")
+    found = root
+    for step in reference.split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict) and name in found:
+            found = found[name]
+        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            raise _refused(param, f"has a '$ref' to nothing: '{reference[:64]}'")
+    return found
+
+
 def _check_keywords(schema: dict[str, Any], param: str) -> None:
-    reference = schema.get("$ref")
-    if isinstance(reference, str) and not reference.startswith("#"):
-        raise _refused(param, "may only refer to itself ('$ref' starting with '#')")
     pattern = schema.get("pattern")
     if isinstance(pattern, str):
         _check_pattern(pattern, param)
@@ -113,6 +145,39 @@ def _check_pattern(pattern: str, param: str) -> None:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise _refused(param, "has a pattern that is no regular expression") from error
+    if _states(pattern) > MAX_STATES:
+        raise _refused(
+            param,
+            f"has a pattern that repeats more than {MAX_STATES} times; bound lengths with"
+            " 'maxLength' or 'maxItems'",
+        )
+
+
+def _states(pattern: str) -> int:
+    """How many places a pattern has once its counted repetitions are written out.
+
+    ``before`` and ``last``: what stands in the group at hand, and its last atom, which a count
+    multiplies.
+    """
+    outer: list[int] = []
+    before = last = at = 0
+    while at < len(pattern):
+        sign = pattern[at]
+        width = 1
+        if sign == "(":
+            outer.append(before + last)
+            before = last = 0
+        elif sign == ")" and outer:
+            before, last = outer.pop(), before + last
+        elif sign == "{" and (count := _COUNT.match(pattern, at)):
+            last *= max(1, int(count[2] or count[1] or 1))
+            width = len(count[0])
+        elif sign not in "*+?|^$":
+            before, last = before + last, 1
+            matched = _CLASS.match(pattern, at) if sign == "[" else None
+            width = len(matched[0]) if matched else 1 + (sign == "\\")
+        at += width
+    return before + last
 
 
 def _refused(param: str, why: str) -> BadRequest:

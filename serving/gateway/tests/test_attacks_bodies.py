@@ -56,7 +56,10 @@ HOSTILE_SCHEMAS: dict[str, dict[str, Any]] = {
     "wide": {"type": "object", "properties": {f"p{n}": {} for n in range(10**5)}},
     "huge counts": {"type": "array", "items": {"type": "string"}, "minItems": 10**9},
     "long pattern": {"type": "string", "pattern": "a{1,1000}" * 100},
+    "short pattern": {"type": "string", "pattern": "((a{1,100}){1,100}){1,100}"},
+    "dangling": {"$ref": "#/$defs/nothing"},
 }
+ACCEPTED = {"backtracking", "huge counts"}  # small, and no engine is harmed: test_real_engine.py
 
 
 def formatted(schema: dict[str, Any]) -> dict[str, Any]:
@@ -203,11 +206,10 @@ def test_others_are_served_while_bodies_are_thrown_at_the_door(shared: Stack) ->
 
 
 @pytest.mark.parametrize("place", [formatted, tooled])
-@pytest.mark.parametrize("schema", HOSTILE_SCHEMAS.values(), ids=HOSTILE_SCHEMAS.keys())
-def test_a_hostile_schema_is_refused_or_small(
-    shared: Stack, schema: dict[str, Any], place: Any
-) -> None:
+@pytest.mark.parametrize("name", HOSTILE_SCHEMAS)
+def test_a_hostile_schema_is_refused_or_harmless(shared: Stack, name: str, place: Any) -> None:
     """A08: what engines do with those let through is in ``test_real_engine.py``."""
+    schema = HOSTILE_SCHEMAS[name]
     key = shared.tenants[0].key
     body = json.dumps({**HELLO, **place(schema)}).replace('"DEEP"', DEEP)
     data = raw.request(CHAT, body.encode(), key=key)
@@ -215,9 +217,7 @@ def test_a_hostile_schema_is_refused_or_small(
     cpu = cpu_seconds(pid)
     answer = raw.ask(shared.port, data)
     assert cpu_seconds(pid) - cpu < 0.1
-    assert answer.status in {200, 400}
-    if answer.status == 200:
-        assert len(data) < 3_000
+    assert answer.status == (200 if name in ACCEPTED else 400), answer.body
     assert raw.ask(shared.port, raw.request(CHAT, HELLO, key=key)).status == 200
 
 

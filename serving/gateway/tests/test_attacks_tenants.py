@@ -71,3 +71,18 @@ def test_who_leaves_a_stream_stops_its_engine_and_is_metered_once(bare: Stack) -
     for fact, tokens in zip(settled, made.values(), strict=True):
         assert (fact.completeness, fact.finish_reason) == ("aborted", "client_gone")
         assert tokens - 3 <= fact.quantities["output"] <= tokens
+
+
+def test_a_grammar_that_an_engine_chokes_on_costs_nobody_else_a_replica(bare: Stack) -> None:
+    """A08: 500 to one customer's schema tells nothing about the replicas that others share."""
+    ours, theirs = bare.tenant("support"), bare.tenant("legal")
+    for engine in (bare.engine(), bare.engine()):
+        engine.order(kind="status", status=500, times=0, model=ours.adapter("support"))
+    bare.serve()
+    poison = {**HELLO, "response_format": {"type": "json_object"}}
+    for _ in range(10):
+        answer = raw.ask(bare.port, raw.request(CHAT, poison, key=ours.key))
+        assert (answer.status, answer.code) == (502, "engine_failed")
+    fine = {**HELLO, "model": "legal"}
+    assert raw.ask(bare.port, raw.request(CHAT, fine, key=theirs.key)).status == 200
+    assert "ejected" not in (bare.home / "gateway-0.log").read_text()
