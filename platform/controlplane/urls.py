@@ -6,6 +6,9 @@ from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.urls import include, path
 
+from controlplane.portal.views.cell import with_cell_pages
+
+admin.site.get_urls = with_cell_pages(admin.site.get_urls)  # type: ignore[method-assign]
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns = [

@@ -10,6 +10,7 @@ from base64 import b32encode
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 # Ten bits are two digits, and a random byte is one random digit: a request pays for its id, too.
 _PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]
+_ULID_LENGTH = 26
 _DIGIT_OF_BYTE = (_CROCKFORD * 8).encode()
 
 
@@ -27,6 +28,20 @@ def ulid() -> str:
     high = _PAIRS[at >> 40] + _PAIRS[at >> 30 & 1023] + _PAIRS[at >> 20 & 1023]
     low = _PAIRS[at >> 10 & 1023] + _PAIRS[at & 1023]
     return high + low + os.urandom(16).translate(_DIGIT_OF_BYTE).decode("ascii")
+
+
+def ulid_time(text: str) -> float | None:
+    """When a ULID was made, in seconds since the epoch; None for what is none."""
+    try:
+        digits = [_CROCKFORD.index(digit) for digit in text[:10]]
+    except ValueError:
+        return None
+    if len(text) != _ULID_LENGTH:
+        return None
+    at = 0
+    for digit in digits:
+        at = at << 5 | digit
+    return at / 1000
 
 
 def request_id() -> str:

@@ -29,6 +29,7 @@ from serving.gateway.idempotency import Idempotency, PostgresLedger
 from serving.gateway.listening import Listeners
 from serving.gateway.metrics import Metrics, read_snapshot, snapshot_path, write_snapshot
 from serving.gateway.patience import Patience
+from serving.gateway.presence import Presence
 from serving.gateway.principals import PrincipalCache, PrincipalDatabase
 from serving.gateway.probing import Prober
 from serving.gateway.rhythm import in_pieces
@@ -108,6 +109,13 @@ class Gateway:
         self._admission = Admission(self._redis, cell=settings.cell, processes=settings.processes)
         self._journal = JournalWriter.open(
             settings.journal, node=settings.node, limits=JournalLimits(sync=settings.journal_sync)
+        )
+        self._presence = Presence(
+            self._redis,
+            cell=settings.cell,
+            node=settings.node,
+            index=index,
+            writer=self._journal.writer_id,
         )
         api = self._api()
         self._door = Door(
@@ -285,8 +293,10 @@ class Gateway:
         metrics.gauge("tessera_gateway_redis_up", self._redis.is_up)
         metrics.gauge("tessera_gateway_database_up", self._who.database_up)
         metrics.gauge("tessera_gateway_routes_sequence", self._documents.routes_sequence)
+        snapshot = metrics.snapshot(wall())
+        self._presence.tell(snapshot)
         try:
-            write_snapshot(self._snapshot_path, metrics.snapshot(wall()))
+            write_snapshot(self._snapshot_path, snapshot)
         except OSError as error:
             log.warning("metrics not written: %s", error.strerror)
 

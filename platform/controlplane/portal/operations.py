@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.conf import settings
+from django.contrib import admin
 from django.db.models import Count, Q
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -63,6 +65,28 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]: 
         "waiting": waiting.order_by("changed_at")[:SHOWN],
         "refused": refused.order_by("-id")[:SHOWN],
     }
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """Unfold's hook for the sidebar: what is so right now, then every table by its room."""
+    now = [
+        (_("Overview"), "home", "admin:index"),
+        (_("Admission"), "speed", "admin:admission"),
+        (_("Gateways"), "lan", "admin:gateways"),
+    ]
+    rooms = [
+        {
+            "title": room["name"],
+            "items": [
+                {"title": table["name"], "link": table["admin_url"]}
+                for table in room["models"]
+                if table["admin_url"]
+            ],
+        }
+        for room in admin.site.get_app_list(request)
+    ]
+    shown = [{"title": title, "icon": icon, "link": reverse(name)} for title, icon, name in now]
+    return [{"title": _("Right now"), "items": shown}, *rooms]
 
 
 def _deployments() -> Tile:

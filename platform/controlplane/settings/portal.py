@@ -39,5 +39,9 @@ UNFOLD = {
             "950": "#1d1f3d",
         }
     },
-    "SIDEBAR": {"show_search": True, "show_all_applications": True},
+    "SIDEBAR": {
+        "show_search": True,
+        "show_all_applications": True,
+        "navigation": "controlplane.portal.operations.navigation",
+    },
 }

@@ -3,10 +3,11 @@ from __future__ import annotations
 import time
 import uuid
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.ids import adapter_name, request_id, short_name, ulid, uuid7
+from kernel.ids import adapter_name, request_id, short_name, ulid, ulid_time, uuid7
 
 
 def test_a_uuid7_says_its_version_and_its_time() -> None:
@@ -44,3 +45,14 @@ def test_an_adapter_is_named_by_tenant_deployment_and_content() -> None:
     organization, deployment = uuid7(), uuid7()
     name = adapter_name(organization, deployment, "0123456789abcdef")
     assert name == f"{short_name(organization)}--{short_name(deployment)}--0123456789ab"
+
+
+def test_a_ulid_tells_when_it_was_made() -> None:
+    made = ulid_time(ulid())
+    assert made is not None
+    assert abs(time.time() - made) < 60
+
+
+@pytest.mark.parametrize("text", ["", "x" * 26, "01ARZ3NDEK", "grant-1"])
+def test_what_is_no_ulid_tells_no_time(text: str) -> None:
+    assert ulid_time(text) is None
