@@ -9,7 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,12 @@ class Backing:
 
     folder: Path
     environment: dict[str, str]
-    tenant: Tenant
+    tenants: tuple[Tenant, ...]
+
+    @property
+    def tenant(self) -> Tenant:
+        """The only one, where there is one."""
+        return self.tenants[0]
 
     @property
     def home(self) -> Path:
@@ -52,14 +57,14 @@ class Backing:
 
 
 @contextmanager
-def backing(folder: Path) -> Iterator[Backing]:
-    """Servers and a tenant of their own in ``folder``, until the ``with`` ends."""
+def backing(folder: Path, *, tiers: Sequence[str] = ("standard",)) -> Iterator[Backing]:
+    """Servers of their own in ``folder`` and a tenant per tier, until the ``with`` ends."""
     postgres, valkey = PostgresServer(folder / "postgres"), ValkeyServer(folder / "valkey")
     with postgres.running() as databases, valkey.running() as redis:
         environment = _environment(folder, databases, redis)
         _python(["manage.py", "migrate", "--skip-checks", "--database", "owner"], environment)
-        tenant = json.loads(_python(["-m", "bench.tenant"], environment))
-        yield Backing(folder, environment, Tenant(**tenant))
+        made = json.loads(_python(["-m", "bench.tenant", *tiers], environment))
+        yield Backing(folder, environment, tuple(Tenant(**tenant) for tenant in made))
 
 
 def _environment(folder: Path, databases: PostgresUrls, redis: ValkeyUrls) -> dict[str, str]:

@@ -30,7 +30,7 @@ from serving.gateway.listening import is_locked, lock_path
 from supervisor.parts import Listeners
 from supervisor.sockets import open_sockets
 
-from .backing import CELL, ROOT, Backing
+from .backing import CELL, ROOT, Backing, Tenant
 from .engines import BASE, Simulator
 from .processes import running, wait_until
 
@@ -110,17 +110,19 @@ def _routes(backing: Backing, models: Sequence[str], slots: int) -> RoutesDocume
         slots_per_replica=slots,
     )
     return RoutesDocument(
-        cell=CELL, pools=(pool,), routes=tuple(_route(backing, name) for name in models)
+        cell=CELL,
+        pools=(pool,),
+        routes=tuple(_route(tenant, name) for tenant in backing.tenants for name in models),
     )
 
 
-def _route(backing: Backing, model: str) -> Route:
+def _route(tenant: Tenant, model: str) -> Route:
     arm = Arm(
         version=VERSION, adapter=model, digest=DIGEST, weight=10_000, arm="stable", pools=(POOL,)
     )
     return Route(
-        organization=backing.tenant.organization,
-        project=backing.tenant.project,
+        organization=tenant.organization,
+        project=tenant.project,
         name=model,
         deployment=model,
         created=0,

@@ -1,8 +1,8 @@
-"""One organization with one key, made by the services that make them in the product.
+"""An organization with one key for each tier, made by the services that make them in the product.
 
 Every limit is set, and none is met: a benchmark pays for what limits cost, it is not held by them.
 
-Run as ``python -m bench.tenant`` in a migrated installation's environment; prints one JSON object.
+Run as ``python -m bench.tenant <tier>...`` in a migrated installation's environment; prints JSON.
 A process of its own, so that what measures loads no Django.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import django
 
@@ -23,8 +24,12 @@ LIMITS = {
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings.prod")
     django.setup()
+    print(json.dumps([make(tier) for tier in sys.argv[1:]]))
+
+
+def make(tier: str) -> dict[str, str]:
     from tenants.access import Caller  # noqa: PLC0415 - models exist after setup
-    from tenants.models import Scope, User  # noqa: PLC0415
+    from tenants.models import Plan, Scope, User  # noqa: PLC0415
     from tenants.services import (  # noqa: PLC0415
         key_create,
         organization_create,
@@ -32,19 +37,18 @@ def main() -> None:
     )
 
     caller = Caller.system("bench")
-    owner = User.objects.create_user("bench@example.com")
-    organization = organization_create(caller, name="Bench", owner=owner)
+    owner = User.objects.create_user(f"{tier}@example.com")
+    Plan.objects.create(code=f"bench-{tier}", name=tier, tier=tier, storage_bytes=0, **LIMITS)
+    organization = organization_create(
+        caller, name=f"Bench {tier}", owner=owner, plan=f"bench-{tier}"
+    )
     new = key_create(organization.id, caller=caller, name="bench", scopes=[Scope.INFERENCE])
     quota_set(organization.id, caller=caller, limits=LIMITS)
-    print(
-        json.dumps(
-            {
-                "organization": str(organization.id),
-                "project": str(new.key.project_id),
-                "key": new.secret,
-            }
-        )
-    )
+    return {
+        "organization": str(organization.id),
+        "project": str(new.key.project_id),
+        "key": new.secret,
+    }
 
 
 if __name__ == "__main__":

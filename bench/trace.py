@@ -132,7 +132,7 @@ def trace_rows(ways: Ways, found: dict[str, Found], seconds: float) -> list[Row]
 
 
 async def _replay(way: Way, asks: Sequence[Ask]) -> Found:
-    done = await replay(way.address, asks, lambda ask: _payload(way, ask))
+    done = await replay(way.address, asks, lambda ask: payload(way, ask))
     good = [reply for reply in done.replies if reply.is_success]
     first = [reply.first_seconds * 1000 for reply in good]
     return Found(
@@ -146,7 +146,8 @@ async def _replay(way: Way, asks: Sequence[Ask]) -> Found:
     )
 
 
-def _payload(way: Way, ask: Ask) -> bytes:
+def payload(way: Way, ask: Ask) -> bytes:
+    """A streamed chat with a prompt and an answer as long as the trace says."""
     tokens = min(ask.prompt_tokens, _MOST_PROMPT_TOKENS)
     prompt = _TEXT[: tokens * _BYTES_PER_TOKEN]
     return way.chat(model=BRISK, tokens=ask.output_tokens, stream=True, prompt=prompt)

@@ -23,10 +23,13 @@ class Delays:
         self.values = array("d")
         self.is_counting = True
 
-    def take(self, body: bytes) -> None:
+    def take(self, body: bytes) -> int:
+        """How many tokens came."""
+        stamps = _STAMP.findall(body)
         if self.is_counting:
             now = time.monotonic_ns()
-            self.values.extend((now - int(stamp)) / 1e6 for stamp in _STAMP.findall(body))
+            self.values.extend((now - int(stamp)) / 1e6 for stamp in stamps)
+        return len(stamps)
 
     def quantile(self, share: float) -> float:
         """Of all chunks that came; 0 where none did."""
@@ -40,10 +43,12 @@ class StampedClient(Client):
     def __init__(self, delays: Delays) -> None:
         super().__init__()
         self._delays = delays
+        self.first_token_at = 0.0  # of the reply coming in or last come, as its other times
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
-        self._delays.take(body)
+        if self._delays.take(body) and not self.first_token_at:
+            self.first_token_at = time.perf_counter()
 
 
 @asynccontextmanager

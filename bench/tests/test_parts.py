@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from bench import memory
 from bench.load.stamped import Delays
 from bench.load.trace import Ask, read, window
-from bench.memory import Effort, growth_percent
+from bench.memory import growth_percent
+from bench.spike import TIERS, Call, Effort, seen, spike_rows, tier_of, traffic
 from bench.streams import Crowd, Seen, crowd_rows
 from bench.trace import Found, trace_rows
 from bench.ways import Way, Ways
@@ -53,7 +55,7 @@ def test_one_failure_in_a_replay_is_too_many() -> None:
     ],
 )
 def test_growth_is_the_slope_after_warming_up(sizes: list[int], percent: float) -> None:
-    effort = Effort(rounds=9, requests=10_000, hung_up=1_000)
+    effort = memory.Effort(rounds=9, requests=10_000, hung_up=1_000)
     assert growth_percent(sizes, effort) == pytest.approx(percent)
 
 
@@ -73,3 +75,31 @@ def test_the_trace_is_read_and_sped_up(tmp_path: Path) -> None:
         "2023-11-16 18:16:46.6805900,91,16\n"
     )
     assert window(read(path), speed=10.0, seconds=1.0) == [Ask(0.0, 374, 44), Ask(0.4, 396, 109)]
+
+
+def test_a_spike_follows_the_calm_and_every_tier_has_its_share() -> None:
+    asks = [Ask(float(number), 1, 1) for number in range(400)]
+    effort = Effort(speed=1.0, slots=1, calm_seconds=10.0, spike_seconds=20.0, factors=(3.0,))
+    made = traffic(asks, effort, 3.0)
+    assert [is_spike for _, is_spike in made] == [False] * 10 + [True] * 60
+    assert [ask.at for ask, _ in made[9:12]] == [9.0, 10.0, pytest.approx(10.0 + 1 / 3)]
+    tiers = [tier_of(number) for number in range(100)]
+    assert [tiers.count(tier) for tier in TIERS] == [10, 40, 50]
+
+
+def test_a_spike_is_judged_by_premiums_aim_and_by_the_order_of_refusals() -> None:
+    calls = [Call("premium", True, waited_ms=100.0, outcome="answered")] * 20
+    calls += [Call("standard", True, outcome="refused")] * 2
+    calls += [Call("free", True, waited_ms=5.0, outcome="answered")] * 2
+    calls += [Call("free", False, outcome="failed")]  # before the spike
+    rows = spike_rows({tier: seen(calls, tier) for tier in TIERS}, 3.0, judged=True)
+    assert [(row.value, row.met) for row in rows] == [
+        (100.0, True),
+        (0.0, None),
+        (5.0, None),
+        (0.0, True),
+        (100.0, None),
+        (0.0, None),
+        (0, True),
+        (1.0, False),  # standard was refused where free was not
+    ]
