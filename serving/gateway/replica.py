@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from zlib import crc32
 
+import msgspec
+
 from serving.contracts import Endpoint
 from serving.gateway import prefix
 from serving.gateway.ejection import GOOD, Health, after_probe, after_success
@@ -19,8 +21,7 @@ SLOW_START_SECONDS = 30.0
 SLOW_START_LEAST = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What the choice of a replica has to know of a request."""
 
     adapter: str

@@ -44,6 +44,8 @@ class Upstream:
         self._idle: dict[str, list[EngineConnection]] = {}
         self._open: set[EngineConnection] = set()
         self._pulses: dict[str, Pulse] = {}
+        # Since when the most patient stream of each waits: for its first piece, for its next one.
+        self._owed: tuple[dict[str, float], dict[str, float]] = ({}, {})
         self._heads: dict[tuple[str, str], bytes] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -93,15 +95,8 @@ class Upstream:
                 connection.give_up(also_whole=also_whole)
 
     def signs(self) -> dict[str, Signs]:
-        """What shows whether replicas get on, by incarnation."""
-        first: dict[str, float] = {}
-        following: dict[str, float] = {}
-        for connection in self._open:
-            since = connection.waits_since
-            if since is not None:
-                oldest = following if connection.has_begun else first
-                name = connection.incarnation
-                oldest[name] = min(since, oldest.get(name, since))
+        """What shows whether replicas get on, by incarnation; what is owed as of the last sweep."""
+        first, following = self._owed
         return {
             name: Signs(
                 first_since=first.get(name),
@@ -114,9 +109,17 @@ class Upstream:
     def sweep(self) -> Steps:
         """End exchanges that are silent for too long, drop connections that idled too long."""
         now = self._loop.time()
+        first: dict[str, float] = {}
+        following: dict[str, float] = {}
         for connection in tuple(self._open):
             connection.enforce(now)
+            since = connection.waits_since
+            if since is not None:
+                oldest = following if connection.has_begun else first
+                name = connection.incarnation
+                oldest[name] = min(since, oldest.get(name, since))
             yield
+        self._owed = first, following
         for incarnation, idle in tuple(self._idle.items()):
             for connection in idle:
                 if now - connection.idle_since > IDLE_KEEP_SECONDS:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from serving.gateway import prefix
 from serving.gateway.ejection import Failure, after_failure
@@ -29,8 +30,7 @@ _HOME_DEPTH = 2  # home is hashed on the first 512 bytes: what follows is often 
 By = Literal["prefix", "home", "load"]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     replica: Replica
     by: By
 

@@ -186,6 +186,7 @@ async def test_a_head_is_no_piece_of_an_answer(engines: Engines) -> None:
 
 
 def has_begun(engines: Engines, endpoint: Endpoint) -> bool:
+    all_of(engines.upstream.sweep())
     signs = engines.upstream.signs().get(endpoint.incarnation)
     return signs is not None and signs.next_since is not None
 
@@ -199,8 +200,7 @@ async def test_signs_tell_who_owes_what_since_when(engines: Engines) -> None:
         for one in (begun, silent, plain)
     ]
     signs = engines.upstream.signs
-    await _until(lambda: len(engines.requests) == 3)
-    await _until(lambda: has_begun(engines, begun))
+    await _until(lambda: len(engines.requests) == 3 and has_begun(engines, begun))
     found = signs()
     assert found[begun.incarnation].heard_at == found[begun.incarnation].next_since
     assert (
@@ -210,6 +210,7 @@ async def test_signs_tell_who_owes_what_since_when(engines: Engines) -> None:
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
+    all_of(engines.upstream.sweep())
     assert all(s.first_since is s.next_since is None for s in signs().values())
 
 
