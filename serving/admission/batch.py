@@ -27,7 +27,7 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 class Redis(Protocol):
-    """A link; ``generation`` counts its connections, ``run_id`` names the server it leads to."""
+    """A link; ``generation`` changes with its connection, ``run_id`` names its server."""
 
     @property
     def generation(self) -> int: ...

@@ -79,7 +79,7 @@ class RedisLink:
         self._timeout = timeout_seconds
         self._connection: _Connection | None = None
         self._up = asyncio.Event()
-        self.generation = 0  # connections so far
+        self.generation = 0  # connections made and lost so far
         self.run_id = ""  # of the server at the other end; none where it may not be asked
 
     @property
@@ -125,6 +125,7 @@ class RedisLink:
             await connection.lost.wait()
         finally:
             self._connection = None
+            self.generation += 1
             self._up.clear()
             connection.abort()
 

@@ -112,7 +112,7 @@ class Model:
         self.last[waiter.tier] = waiter.tenant
 
     def _raise(self, tier: int, tenant: str, by: float) -> None:
-        self.counters[tier, tenant] = max(0.0, self.counters[tier, tenant] + by)
+        self.counters[tier, tenant] = max(0.0, float(f"{self.counters[tier, tenant] + by:.3f}"))
 
     def _lift(self, tier: int, tenant: str) -> None:
         waiting = {one.tenant for one in self.waiting if one.tier == tier}

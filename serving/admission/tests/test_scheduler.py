@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from serving.admission.script import SCRIPT
+from serving.admission.script import SCRIPT, SHA
 from serving.admission.tests.model import Model, Waiter
 
 PREFIX = "model:"
@@ -42,16 +42,34 @@ class Script:
     client: redis.Redis
     charged: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.client.script_load(SCRIPT)
+
     def call(self, *operation: Any) -> tuple[list[Any], list[str]]:
         header = ["writer", "", "", "", 30_000, 30_000, [BOUND, 10**9, TENANT_BOUND, 10**9]]
         packed = msgspec.msgpack.encode([header, [list(operation)]])
-        _, _, grants, answer = self.client.eval(SCRIPT, 1, PREFIX, packed)  # type: ignore[misc]
+        _, _, grants, answer = self.client.evalsha(SHA, 1, PREFIX, packed)
         self.charged.update({grant.decode(): charged for _, grant, charged in grants})
         return answer, [grant.decode() for _, grant, _ in grants]
 
 
+def state_of(client: redis.Redis) -> tuple[dict[tuple[int, str], float], int, float | None]:
+    counters = {}
+    for tier in (1, 2, 3):
+        found: dict[Any, Any] = client.hgetall(f"{PREFIX}queue:p:counters:{tier}")
+        found.pop(b"=last", None)
+        counters.update({(tier, one.decode()): float(found[one]) for one in found})
+    passed: Any = client.hget(f"{PREFIX}queue:p:state", "passed")
+    average: Any = client.hget(f"{PREFIX}queue:p:state", "average")
+    counters = {key: counter for key, counter in counters.items() if counter}
+    return counters, int(passed or 0), float(average) if average else None
+
+
 @settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),  # a failing sequence is short enough as it is
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps)
 def test_the_script_decides_as_the_model_does(
@@ -88,6 +106,11 @@ def test_the_script_decides_as_the_model_does(
             names = sorted({one.grant for one in model.waiting} | model.taken)
             grant = names[step[1] % len(names)]
             assert script.call("leave", grant, "p", [], 0)[1] == model.leave(grant)
+    assert state_of(redis_client) == (
+        {key: counter for key, counter in model.counters.items() if counter},
+        model.passed,
+        model.average,
+    )
     look, _ = script.call("look_pool", "p")
     assert look[1:3] == [len(model.taken), len(model.waiting)]
     assert look[3] == len(model.waiting)  # bytes
