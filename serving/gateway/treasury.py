@@ -37,6 +37,10 @@ _ENTRIES: LiteralString = (
     " ORDER BY entry), '[]') FROM tessera_balance_entries(%s)"
 )
 
+# An entry of nothing says that spending arrived late: as what follows no entry that there is, it
+# makes admission read the account again.
+_READ_AGAIN = -1
+
 Row = tuple[Any, ...]
 
 
@@ -113,7 +117,8 @@ class Treasury:
             (entries,) = await self._ask(_ENTRIES, (self._told,))
             for entry, organization, previous, nano in entries:
                 account = balance_account(organization)
-                if not await credited(account, previous=previous, entry=entry, nano=nano):
+                before = previous if nano else _READ_AGAIN
+                if not await credited(account, previous=before, entry=entry, nano=nano):
                     return False
                 self._told = entry
             if not entries:

@@ -146,13 +146,13 @@ def conflict(row: UsageRow, known_hash: str) -> QuarantineRow:
 
 def spending(rows: Iterable[UsageRow]) -> list[tuple[str, UUID, int]]:
     """What rows come to: account, whose it is, and nano-USD; in the order of the accounts."""
-    sums: dict[tuple[str, UUID], int] = {}
+    sums: dict[str, tuple[UUID, int]] = {}
     for row in rows:
         if row.cost_nano:
             for account in row.accounts:
-                key = (account, row.organization)
-                sums[key] = sums.get(key, 0) + row.cost_nano
-    return sorted((account, owner, nano) for (account, owner), nano in sums.items())
+                owner, nano = sums.get(account, (row.organization, 0))
+                sums[account] = (owner, nano + row.cost_nano)
+    return [(account, *sums[account]) for account in sorted(sums)]
 
 
 def _row(fact: UsageFact, text: str) -> UsageRow:

@@ -206,6 +206,8 @@ _ADD_SPENDING: LiteralString = (
     " SELECT %s, * FROM unnest(%s::text[], %s::uuid[], %s::bigint[])"
     " ON CONFLICT (writer, account) DO UPDATE SET nano = known.nano + excluded.nano"
 )
+# Of a writer that is closed, gateways believe that its spending is final: they are told.
+_LATE_SPENDING: LiteralString = "SELECT tessera_late_spending(%s, %s::uuid[])"
 _INSERT_QUARANTINE: LiteralString = (
     "INSERT INTO usage_quarantine (reason, detail, fact_hash, fact, event_id, occurred_at)"
     " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (fact_hash, reason) DO NOTHING"
@@ -242,6 +244,7 @@ def _add_spending(cursor: psycopg.Cursor, writer: str, rows: Sequence[UsageRow])
     if sums:
         accounts, owners, amounts = zip(*sums, strict=True)
         cursor.execute(_ADD_SPENDING, [writer, list(accounts), list(owners), list(amounts)])
+        cursor.execute(_LATE_SPENDING, [writer, list(set(owners))])
 
 
 def _stored_hashes(

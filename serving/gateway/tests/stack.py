@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 import msgspec
 import psycopg
@@ -501,12 +501,12 @@ def _route(tenant: Tenant, name: str) -> Route:
         organization=tenant.organization,
         project=tenant.project,
         name=name,
-        deployment=f"deployment-{name}",
+        deployment=str(uuid5(NAMESPACE_OID, f"deployment-{name}")),
         created=1_700_000_000,
         price=PRICE,
         arms=(
             Arm(
-                version=f"version-{name}",
+                version=str(uuid5(NAMESPACE_OID, f"version-{name}")),
                 adapter=tenant.adapter(name),
                 digest=f"digest-{name}",
                 weight=10_000,

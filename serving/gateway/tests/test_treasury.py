@@ -179,6 +179,15 @@ async def test_what_is_older_than_a_day_was_told_by_somebody_else(
     assert [nano for *_, nano in admission.told] == [6]
 
 
+async def test_spending_that_arrived_late_makes_the_account_be_read_again(
+    database: Database, acme: Organization
+) -> None:
+    give(acme, 0)
+    admission = Admission()
+    assert await treasury(database).tell_news(admission.credit)
+    assert admission.told == [(f"org:{acme.id}", -1, 0)]
+
+
 class Failing:
     """A source that is away, or a release behind."""
 

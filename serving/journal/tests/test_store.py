@@ -16,6 +16,7 @@ from serving.journal.record import Record, RecordKind, encode_fact
 from serving.journal.rows import QuarantineReason, batch_rows
 from serving.journal.store import Batch, Position, PostgresStore, StoreUnavailable, Written
 from serving.journal.tests.facts import draft, settled
+from tenants.tests.factories import make_organization
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -173,6 +174,21 @@ def test_what_is_there_costs_no_second_time(
     assert spent(owner) == once, "repeats, replays and contradictions add nothing"
     store.write(batch(first, second))
     assert spent(owner) == {key: 2 * nano for key, nano in once.items()}
+
+
+def test_spending_that_arrives_when_its_writer_was_closed_is_news(
+    store: PostgresStore, owner: psycopg.Connection
+) -> None:
+    """Also of an organization that is not there, which holds up nothing."""
+    organization = make_organization()
+    late = settled(draft(rates=RATES, organization=str(organization.id)))
+    final = settled(draft(rates=RATES, organization=str(organization.id)))
+    store.write(batch(final, closed=True))
+    entries = "SELECT organization_id, nano, reason FROM balance_entry"
+    assert owner.execute(entries).fetchall() == [], "in time"
+    for _ in range(2):
+        store.write(replace(batch(late, settled(draft(rates=RATES))), position=None))
+    assert owner.execute(entries).fetchall()[0] == (organization.id, 0, "Usage arrived late")
 
 
 def test_what_stands_aside_costs_nothing(store: PostgresStore, owner: psycopg.Connection) -> None:
