@@ -94,7 +94,8 @@ def measure(*, short: bool) -> list[Row]:
             for seconds in (effort.warm_seconds, effort.seconds)
         )
         blocks = effort.beginnings * PREFIX_BYTES // 4 // BLOCK_TOKENS
-        for caches, size in (("tight caches", blocks // 3), ("ample caches", blocks * 8)):
+        scenes = (("tight caches", blocks // 3), ("ample caches", blocks * 8))
+        for caches, size in scenes[:1] if short else scenes:
             found = {
                 way: _run(back, warm, asks, program=program, cache_blocks=size)
                 for way, program in _ways().items()

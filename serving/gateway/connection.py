@@ -44,6 +44,12 @@ class Silent(UpstreamError):
     failure = Failure.SILENT
 
 
+class Late(Silent):
+    """Nothing came in time, while others had answers from the same replica."""
+
+    failure = Failure.LATE
+
+
 class Sink(Protocol):
     """Who takes an answer. Calls come in this order; after ``failed`` or ``ended`` none follows.
 
@@ -189,8 +195,10 @@ class EngineConnection(asyncio.Protocol):
 
     def enforce(self, now: float) -> None:
         limit = self._idle_seconds if self.has_begun else self._first_seconds
-        if self._sink is not None and not self._paused and now - self._since > limit:
-            self._fail(Silent("no next piece in time" if self.has_begun else "no answer in time"))
+        if self._sink is None or self._paused or now - self._since <= limit:
+            return
+        kind = Late if self._pulse.heard_at > self._since else Silent
+        self._fail(kind("no next piece in time" if self.has_begun else "no answer in time"))
 
     def give_up(self, *, also_whole: bool) -> None:
         """End an exchange that waits for the first piece of its answer."""

@@ -23,9 +23,10 @@ class Failure(StrEnum):
     """What went wrong, worst first."""
 
     UNREACHABLE = "unreachable"  # nobody takes a connection
-    SILENT = "silent"  # an answer's time was over
+    SILENT = "silent"  # an answer's time was over, and nobody else had any meanwhile
     STALLED = "stalled"  # no answer of the replica gets on, while others' do
     CUT = "cut"  # the connection ended before the answer
+    LATE = "late"  # an answer's time was over, while others had theirs
     GARBAGE = "garbage"  # no answer of an engine
     ERROR = "error"  # a status of 500 or the like
 
@@ -62,9 +63,9 @@ def after_failure(
 ) -> Health:
     """``others`` replicas could serve the same, ``others_open`` of them are open.
 
-    No connection and no answer in time eject at once. A cut does, too, unless nobody else is open.
-    Bad answers do when they are three in a row or half of the last sixteen, and half of the pool
-    stays open.
+    No connection and nothing for anybody in time eject at once. A cut does, too, unless nobody else
+    is open. Bad and late answers do when they are three in a row or half of the last sixteen, and
+    half of the pool stays open.
     """
     if not health.is_open:
         return health

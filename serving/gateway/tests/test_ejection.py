@@ -16,7 +16,7 @@ from serving.gateway.ejection import (
 from serving.gateway.retries import CAPACITY, RATIO, START, RetryBudget
 
 CERTAIN = [Failure.UNREACHABLE, Failure.SILENT, Failure.STALLED]
-BAD_ANSWERS = [Failure.GARBAGE, Failure.ERROR]
+BAD_ANSWERS = [Failure.LATE, Failure.GARBAGE, Failure.ERROR]
 
 
 def failed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import msgspec
 import pytest
 
 from serving.contracts import Endpoint
@@ -13,6 +14,7 @@ from serving.gateway.connection import (
     Cut,
     EngineConnection,
     Garbage,
+    Late,
     NotReached,
     Silent,
     UpstreamError,
@@ -168,6 +170,21 @@ async def test_silence_ends_an_exchange_before_and_within_an_answer(engines: Eng
         all_of(engines.upstream.sweep())
         with pytest.raises(Silent):
             await asking
+
+
+async def test_who_waits_too_long_while_others_are_answered_is_late_and_accuses_nobody(
+    engines: Engines,
+) -> None:
+    """A whole answer that takes ten minutes says nothing against an engine that serves others."""
+    endpoint = await engines.start(b"")
+    other = msgspec.structs.replace(await engines.start(GOOD), incarnation=endpoint.incarnation)
+    asking = asyncio.create_task(engines.ask(endpoint, first_seconds=0.05))
+    await _until(lambda: len(engines.requests) == 1)
+    await engines.ask(other)
+    await asyncio.sleep(0.1)
+    all_of(engines.upstream.sweep())
+    with pytest.raises(Late):
+        await asking
 
 
 async def test_a_head_is_no_piece_of_an_answer(engines: Engines) -> None:
