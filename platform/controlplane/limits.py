@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
+from billing.selectors import Balance, balance_of, spent_by_account
 from controlplane import admitted
 from controlplane.admitted import AccountUse, AdmissionUnread, SubjectUse
 from kernel.clock import micros
@@ -80,40 +81,76 @@ class LimitsNow:
     organization: BearerNow
     projects: tuple[BearerNow, ...]
     keys: tuple[BearerNow, ...]
+    balance: BalanceNow | None  # of who pays first
     month_ends: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalanceNow:
+    """What is left to spend: credits less settled usage, less what calls under way may come to."""
+
+    credited_nano: int
+    spent_nano: int
+    held_nano: int
+
+    @property
+    def available_nano(self) -> int:
+        return self.credited_nano - self.spent_nano - self.held_nano
 
 
 def limits_now(organization_id: UUID, *, at: datetime) -> LimitsNow:
     """Rows in one short scope, then Redis outside of it: nobody waits with a transaction open."""
+    month = usage_month(micros(at.timestamp()))
     with organization_scope(organization_id):
         organization = selectors.organization_get(organization_id)
         bearers = selectors.bearer_list(organization_id)
-    month = usage_month(micros(at.timestamp()))
+        accounts = [_ACCOUNTS[each.scope](str(each.id), month) for each in bearers]
+        settled = spent_by_account(organization_id, accounts)
+        balance = balance_of(organization_id)
+    pays_first = organization.billing_mode is Billing.PREPAID
     subjects = [f"{_PREFIXES[each.scope]}:{each.id}" for each in bearers]
-    accounts = [_ACCOUNTS[each.scope](str(each.id), month) for each in bearers]
-    accounts.append(balance_account(str(organization_id)))
-    try:
-        use = admitted.use_now(subjects, accounts)
-    except AdmissionUnread:
-        shown = [bearer_now(each, None, None) for each in bearers]
-    else:
-        shown = [
-            bearer_now(bearer, subject, account)
-            for bearer, subject, account in zip(
-                bearers, use.subjects, use.accounts[:-1], strict=True
-            )
-        ]
+    use = _use(subjects, [*accounts, balance_account(str(organization_id))])
+    shown = [
+        bearer_now(
+            bearer,
+            use.subjects[place] if use else None,
+            known(use.accounts[place], settled[account]) if use else None,
+        )
+        for place, (bearer, account) in enumerate(zip(bearers, accounts, strict=True))
+    ]
     return LimitsNow(
         tier=organization.plan.tier,
         weight=organization.plan.weight,
         billing=organization.billing_mode,
         plan=organization.plan.name,
-        is_live=shown[0].requests is not None and shown[0].requests.used is not None,
+        is_live=use is not None,
         organization=shown[0],
         projects=tuple(each for each in shown if each.scope == "project"),
         keys=tuple(each for each in shown if each.scope == "key"),
+        balance=balance_now(balance, use.accounts[-1] if use else None) if pays_first else None,
         month_ends=month_end(at),
     )
+
+
+def known(account: AccountUse, settled_nano: int) -> AccountUse:
+    """An account that nobody has called on in this epoch is as PostgreSQL says."""
+    return account if account.base is not None else AccountUse(base=-settled_nano)
+
+
+def balance_now(balance: Balance, account: AccountUse | None) -> BalanceNow:
+    """Pure: what PostgreSQL says, with what admission knows beyond it where it has the account."""
+    if account is None or account.base is None:
+        spent, held = balance.spent_nano, account.held if account else 0
+    else:
+        spent, held = balance.credited_nano - account.base + account.spent, account.held
+    return BalanceNow(credited_nano=balance.credited_nano, spent_nano=spent, held_nano=held)
+
+
+def _use(subjects: list[str], accounts: list[str]) -> admitted.Use | None:
+    try:
+        return admitted.use_now(subjects, accounts)
+    except AdmissionUnread:
+        return None
 
 
 def bearer_now(bearer: Bearer, use: SubjectUse | None, account: AccountUse | None) -> BearerNow:

@@ -56,12 +56,22 @@ class BearerShape(serializers.Serializer[Any]):
     budget = BudgetShape(allow_null=True)
 
 
+class BalanceNowShape(serializers.Serializer[Any]):
+    """Nano-USD. Available is credited less spent less held."""
+
+    credited_nano = serializers.IntegerField()
+    spent_nano = serializers.IntegerField()
+    held_nano = serializers.IntegerField(help_text="What calls under way may come to at most.")
+    available_nano = serializers.IntegerField()
+
+
 class LimitsNowShape(serializers.Serializer[Any]):
     live = serializers.BooleanField(help_text="False while Redis does not answer.")
     plan = serializers.CharField()
     tier = serializers.ChoiceField(Tier.choices)
     weight = serializers.IntegerField()
     billing = serializers.ChoiceField(Billing.choices)
+    balance = BalanceNowShape(allow_null=True, help_text="Of who pays first; null for others.")
     organization = BearerShape()
     projects = BearerShape(many=True)
     keys = BearerShape(many=True, help_text="Keys in use that have limits of their own.")
@@ -84,6 +94,7 @@ def _shown(now: LimitsNow) -> dict[str, Any]:
         "tier": now.tier,
         "weight": now.weight,
         "billing": now.billing.value,
+        "balance": now.balance and BalanceNowShape(now.balance).data,
         "organization": _bearer(now.organization, now),
         "projects": [_bearer(each, now) for each in now.projects],
         "keys": [_bearer(each, now) for each in now.keys],

@@ -12,14 +12,25 @@ import redis
 from django.test import Client
 from pytest_django import Settings
 
+from billing.models import BalanceEntry
+from billing.selectors import Balance
 from controlplane import admitted
 from controlplane.admitted import AccountUse, SubjectUse
-from controlplane.limits import Meter, bearer_now, limits_now, month_end
+from controlplane.limits import (
+    BalanceNow,
+    Meter,
+    balance_now,
+    bearer_now,
+    known,
+    limits_now,
+    month_end,
+)
 from kernel.usage import key_account, organization_account
 from serving.admission.keys import admission_prefix
-from tenants.models import Organization, Role
+from tenants.models import Billing, Organization, Role
+from tenants.scope import organization_scope
 from tenants.selectors import Bearer
-from tenants.services import key_limits_set, quota_set
+from tenants.services import billing_set, key_limits_set, quota_set
 from tenants.tests.factories import SYSTEM, make_key, make_member, make_organization
 
 DOLLAR = 10**9
@@ -110,6 +121,42 @@ def test_what_admission_holds_is_read(acme: Organization, redis_client: redis.Re
     assert organization.budget == Meter(limit=50 * DOLLAR, used=4 * DOLLAR)
     assert of_key.concurrency == Meter(limit=4, used=2)
     assert of_key.budget == Meter(limit=DOLLAR, used=5)
+
+
+def test_an_account_nobody_has_called_on_is_as_postgresql_says() -> None:
+    assert known(AccountUse(), 7) == AccountUse(base=-7)
+    loaded = AccountUse(base=-9, spent=1)
+    assert known(loaded, 7) == loaded
+
+
+@pytest.mark.parametrize(
+    ("account", "spent", "held"),
+    [
+        (None, 30, 0),
+        (AccountUse(), 30, 0),
+        (AccountUse(base=80, spent=15, held=5), 35, 5),  # ahead of what is settled
+    ],
+)
+def test_a_balance_is_as_new_as_admission_knows_it(
+    account: AccountUse | None, spent: int, held: int
+) -> None:
+    shown = balance_now(Balance(credited_nano=100, spent_nano=30), account)
+    assert (shown.spent_nano, shown.held_nano) == (spent, held)
+    assert shown.available_nano == 100 - spent - held
+
+
+@pytest.mark.django_db
+def test_who_pays_first_sees_a_balance(acme: Organization, redis_client: redis.Redis) -> None:
+    billing_set(acme.id, caller=SYSTEM, billing=Billing.PREPAID)
+    with organization_scope(acme.id):
+        BalanceEntry.objects.create(
+            organization=acme, nano=5 * DOLLAR, reason="test", actor="test", operation="1"
+        )
+    shown = limits_now(acme.id, at=NOW)
+    assert shown.balance == BalanceNow(credited_nano=5 * DOLLAR, spent_nano=0, held_nano=0)
+    client = Client()
+    client.force_login(make_member(acme, Role.BILLING).user)
+    assert client.get("/api/v1/limits").json()["balance"]["available_nano"] == 5 * DOLLAR
 
 
 @pytest.mark.django_db

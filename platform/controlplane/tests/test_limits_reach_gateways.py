@@ -1,0 +1,84 @@
+"""From the service that sets a limit to the gateway that holds to it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from pytest_django import Settings
+
+from controlplane.limits import limits_now
+from serving.gateway.tests import raw
+from serving.gateway.tests.stack import Servers, Stack, Tenant, stack
+from tenants.models import Organization
+from tenants.services import NewKey, key_limits_set
+from tenants.tests.factories import SYSTEM, make_key, make_organization
+
+LONGEST_SECONDS = 5.0  # SECURITY.md: every change of limits
+GRACE_SECONDS = 0.5  # a machine that does other things as well
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def gateway(redis_client: redis.Redis, redis_url: str, settings: Settings) -> Iterator[Stack]:
+    """A gateway process on the control plane's own PostgreSQL and Redis; the engine is simulated."""
+    with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
+        servers = Servers(
+            folder=Path(folder),
+            database_owner=os.environ["TESSERA_DATABASE_OWNER_URL"],
+            database_gateway=os.environ["TESSERA_DATABASE_GATEWAY_URL"],
+            redis_url=redis_url,
+        )
+        with stack(servers, Path(folder)) as made:
+            settings.TESSERA_CELL = made.cell
+            yield made
+
+
+@pytest.fixture
+def acme() -> Organization:
+    return make_organization("acme")
+
+
+@pytest.fixture
+def key(gateway: Stack, acme: Organization, settings: Settings) -> NewKey:
+    """A key whose organization has a model that is served."""
+    made = make_key(acme)
+    project = str(made.key.project_id)
+    gateway.tenants.append(Tenant(str(acme.id), project, "", "", ("support",)))
+    gateway.engine()
+    gateway.serve(TESSERA_KEY_PEPPER=settings.TESSERA_KEY_PEPPER)
+    return made
+
+
+def ask(gateway: Stack, key: NewKey) -> raw.Answer:
+    body = {"model": "support", "prompt": "x", "max_tokens": 1}
+    return raw.ask(gateway.port, raw.request("/v1/completions", body, key=key.secret))
+
+
+def until_status(gateway: Stack, key: NewKey, status: int) -> float:
+    """Seconds until a request is answered so."""
+    began = time.monotonic()
+    while (found := ask(gateway, key).status) != status:
+        assert found in {200, 429}
+        assert time.monotonic() - began < 30
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def test_a_limit_holds_within_five_seconds_and_is_shown_as_used(
+    gateway: Stack, acme: Organization, key: NewKey
+) -> None:
+    assert ask(gateway, key).status == 200
+    key_limits_set(acme.id, key.key.id, caller=SYSTEM, limits={"tokens_per_minute": 1})
+    assert until_status(gateway, key, 429) <= LONGEST_SECONDS + GRACE_SECONDS
+    (shown,) = limits_now(acme.id, at=key.key.created_at).keys
+    assert shown.tokens is not None
+    assert (shown.tokens.limit, shown.tokens.remaining) == (1, 0)
+    key_limits_set(acme.id, key.key.id, caller=SYSTEM, limits={"tokens_per_minute": None})
+    assert until_status(gateway, key, 200) <= LONGEST_SECONDS + GRACE_SECONDS
