@@ -8,9 +8,11 @@ import pytest
 from django.test import Client
 
 from billing.selectors import Group, Period, usage_by
+from billing.services import balance_credit
 from billing.tests.factories import make_event
 from controlplane.portal.tests.conftest import House, make_house, signed_in
 from tenants.scope import organization_scope
+from tenants.tests.factories import SYSTEM
 
 # The shipper's role writes past the test's transaction, so the test has to commit as well.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -84,3 +86,14 @@ def test_the_home_page_shows_the_same_sums(used: House) -> None:
     page = signed_in_at(used).get(used.address(""))
     assert page.context["used"].total.requests == 3
     assert page.context["chart"].total == 314
+
+
+def test_who_pays_in_advance_sees_the_balance(used: House) -> None:
+    client, address = signed_in_at(used), used.address("usage/")
+    assert client.get(address).context["balance"] is None
+    balance_credit(
+        used.organization.id, caller=SYSTEM, nano=12_500_000_000, reason="test", operation="test"
+    )
+    page = client.get(address)
+    assert page.context["balance"].balance_nano == 12_500_000_000
+    assert "$12.50" in page.content.decode()

@@ -14,11 +14,12 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_safe
 
 from billing.export import usage_csv
-from billing.selectors import Group, Period, Totals, Usage, usage_by
+from billing.selectors import Balance, Group, Period, Totals, Usage, balance_of, usage_by
 from controlplane.portal import charts
 from controlplane.portal.access import Member, member_page
 from kernel.errors import Invalid
 from tenants.access import Permission
+from tenants.models import Billing
 
 DAYS = (7, 30, 90)
 MEASURES = {"tokens": gettext_lazy("Tokens"), "requests": gettext_lazy("Requests")}
@@ -81,8 +82,16 @@ def usage(request: HttpRequest, member: Member) -> HttpResponse:
         "portal_url": settings.TESSERA_PORTAL_URL,
         "summary": _summary(used),
         "csv_query": question.but(),
+        "balance": _balance(member),
     }
     return render(request, "portal/usage.html", context)
+
+
+def _balance(member: Member) -> Balance | None:
+    """Shown to who pays in advance, or was ever credited anything."""
+    balance = balance_of(member.organization.id)
+    pays_first = member.organization.billing_mode is Billing.PREPAID
+    return balance if pays_first or balance.credited_nano else None
 
 
 @require_safe
