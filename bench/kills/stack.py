@@ -80,6 +80,7 @@ class KilledStack:
         self._environment = environment
         self._servers = servers
         self._killed: dict[str, int] = {}
+        self.gateway_pids: list[int] = []  # as the supervisor last said
         self.port = _free_port()
         self.metrics_port = _free_port()
 
@@ -147,6 +148,7 @@ class KilledStack:
 
     def _part(self, name: str) -> dict[str, Any]:
         parts = ask(self.home / "run" / "supervisor.sock", {"op": "list"})["parts"]
+        self.gateway_pids = [p["pid"] for p in parts if p["name"] in GATEWAYS and p["pid"]]
         return next(part for part in parts if part["name"] == name)
 
     def _parts(self) -> tuple[Part, ...]:

@@ -1,22 +1,29 @@
-"""How long this machine keeps those waiting who are due: figures in seconds must allow for it."""
+"""How long this machine keeps gateways waiting that are ready to run: what a promise in seconds
+must allow for.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
-STEP_SECONDS = 0.02
-WINDOW_SECONDS = 3.0
+STEP_SECONDS = 0.1
+WINDOW_SECONDS = 2.0
 
 
 class Stalls:
-    """A thread that wants to run every 20 ms and notes when it did not. Times are the wall's."""
+    """A thread that notes, every 100 ms, how long the kernel has made each process wait for a core.
 
-    def __init__(self) -> None:
-        self._times: list[float] = []
-        self._late: list[float] = []
+    Times are the wall's, as in the engines' journals.
+    """
+
+    def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self._pids = pids
+        self._waits: dict[int, list[tuple[float, float]]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -29,18 +36,19 @@ class Stalls:
         self._thread.join()
 
     def before(self, instant: float) -> float:
-        """The longest delay within three seconds before, and one step after."""
-        first = bisect_left(self._times, instant - WINDOW_SECONDS)
-        last = bisect_left(self._times, instant + 2 * STEP_SECONDS)
-        return max(self._late[first:last], default=0.0)
-
-    @property
-    def longest(self) -> float:
-        return max(self._late, default=0.0)
+        """The most that one of the processes waited within two seconds before."""
+        return max((_waited(samples, instant) for samples in self._waits.values()), default=0.0)
 
     def _watch(self) -> None:
-        while not self._stop.is_set():
-            due = time.monotonic() + STEP_SECONDS
-            time.sleep(STEP_SECONDS)
-            self._late.append(time.monotonic() - due)
-            self._times.append(time.time())
+        while not self._stop.wait(STEP_SECONDS):
+            now = time.time()
+            for pid in tuple(self._pids()):
+                with suppress(OSError):  # killed
+                    text = Path(f"/proc/{pid}/schedstat").read_text()
+                    self._waits.setdefault(pid, []).append((now, int(text.split()[1]) / 1e9))
+
+
+def _waited(samples: list[tuple[float, float]], instant: float) -> float:
+    first, last = instant - WINDOW_SECONDS - STEP_SECONDS, instant + 2 * STEP_SECONDS
+    near = [waited for at, waited in samples if first <= at <= last]
+    return near[-1] - near[0] if near else 0.0

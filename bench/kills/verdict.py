@@ -37,7 +37,7 @@ class Row:
 class Run:
     """What one engine process did for a request; ``end`` is missing where it was killed.
 
-    ``late_seconds``: how long, around its end, this machine kept others waiting who were due.
+    ``late_seconds``: how long, before its end, this machine kept a gateway waiting for a core.
     """
 
     begin: Line
@@ -81,7 +81,7 @@ def runs_by_request(
 ) -> dict[str, list[Run]]:
     """An engine numbers its requests, so its process and number tell its lines apart.
 
-    ``late``: how long this machine kept somebody waiting who was due, shortly before an instant.
+    ``late``: how long this machine kept a gateway waiting for a core, shortly before an instant.
     """
     runs: dict[tuple[int, int], Run] = {}
     for line in lines:
@@ -119,11 +119,19 @@ def contradictions(
     return sorted(wrong)
 
 
-def longest_lack_seconds(runs: dict[str, list[Run]], rows: dict[str, Row]) -> float:
-    """Of all cut streams, the age of the oldest token that was generated and is not booked."""
-    cut = [row for row in rows.values() if row.completeness in {"estimated", "aborted"}]
-    last = [(row, runs[row.request][-1]) for row in cut if row.request in runs]
-    return max((run.lacks_seconds(row.output) for row, run in last), default=0.0)
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """A stream that was cut: the age of the oldest token that was generated and is not booked."""
+
+    seconds: float
+    late_seconds: float
+
+
+def lacks(runs: dict[str, list[Run]], rows: dict[str, Row]) -> list[Lack]:
+    """Of every stream that died with its gateway and had been counted."""
+    cut = [row for row in rows.values() if row.completeness == "estimated" and row.request in runs]
+    last = [(row, runs[row.request][-1]) for row in cut]
+    return [Lack(run.lacks_seconds(row.output), run.late_seconds) for row, run in last]
 
 
 def _problem(row: Row, runs: list[Run]) -> str:
