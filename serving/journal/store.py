@@ -105,6 +105,11 @@ class PostgresStore:
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             return self._write_singly(batch, error)
 
+    def compare(self, batch: Batch) -> Written:
+        """What writing the batch would come to. Raises ``StoreUnavailable``."""
+        with self._transaction(force_rollback=True) as cursor:
+            return _write(cursor, Batch(batch.writer, None, batch.rows, batch.refused))
+
     def saw(self, sightings: Sequence[Sighting]) -> None:
         """Tell operators which writers are here. Raises ``StoreUnavailable``."""
         columns = zip(*((s.writer, s.is_living, s.held_because) for s in sightings), strict=True)

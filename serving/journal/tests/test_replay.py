@@ -63,7 +63,10 @@ def test_the_command_says_what_it_did(tmp_path: Path, postgres: str) -> None:
         owner.execute("ALTER TABLE usage_event DISABLE TRIGGER USER")
         owner.execute("TRUNCATE usage_event")
         owner.execute("ALTER TABLE usage_event ENABLE TRIGGER USER")
+    for _ in range(2):
+        assert "3 facts are missing, 0 were there, 0 would stand" in _run(tmp_path, dry_run=True)
     assert "3 facts were missing and are there now, 0 were there" in _run(tmp_path)
+    assert "0 facts are missing, 3 were there" in _run(tmp_path, dry_run=True)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -81,7 +84,18 @@ def test_the_command_names_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Mon
         _run(tmp_path)
 
 
-def _run(journal: Path, **options: str) -> str:
+def test_every_segment_is_told_of(tmp_path: Path) -> None:
+    writer = JournalWriter.open(tmp_path, node="n", limits=SMALL)
+    write_settled(writer, 30)
+    writer.close()
+    told: list[int] = []
+    done = replay(
+        tmp_path, MemoryStore(), on_segment=lambda _segment, so_far: told.append(so_far.segments)
+    )
+    assert told == list(range(1, done.segments + 1))
+
+
+def _run(journal: Path, **options: str | bool) -> str:
     said = io.StringIO()
     call_command("journal_replay", journal=journal, stdout=said, **options)
     return said.getvalue()
