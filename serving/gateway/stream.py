@@ -268,9 +268,11 @@ def _compact(payload: bytes) -> bytes:
 
 
 def _quantities(usage: Usage) -> dict[str, int]:
+    """What was cached is a part of the input, whatever the engine says: a cost is never negative."""
     details = usage.prompt_tokens_details
+    cached = (details.cached_tokens or 0) if details is not None else 0
     return {
         "input": usage.prompt_tokens,
-        "cached_input": (details.cached_tokens or 0) if details is not None else 0,
+        "cached_input": min(cached, usage.prompt_tokens),
         "output": usage.completion_tokens or 0,
     }

@@ -203,3 +203,9 @@ def test_an_event_in_another_models_name_is_garbage_wherever_the_name_stands() -
     other = chunk("second", 2).replace(b',"usage"', b',"model":"base","usage"')
     with pytest.raises(Garbage):
         known.feed(other)
+
+
+def test_an_engine_that_says_more_was_cached_than_was_read_pays_nobody() -> None:
+    made = events()
+    made.feed(total(prompt=2, tokens=1))
+    assert made.meter.quantities() == {"input": 2, "cached_input": 2, "output": 1}
