@@ -268,7 +268,7 @@ def _compact(payload: bytes) -> bytes:
 
 
 def _quantities(usage: Usage) -> dict[str, int]:
-    """What was cached is a part of the input, whatever the engine says: a cost is never negative."""
+    """What was cached is a part of the input, whatever the engine says: no cost is negative."""
     details = usage.prompt_tokens_details
     cached = (details.cached_tokens or 0) if details is not None else 0
     return {
