@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_HELP = {
+HELP = {
     "tessera_gateway_requests_total": "Requests answered, by route and status.",
     "tessera_gateway_refused_connections_total": "Requests that ended at the door, by code.",
     "tessera_gateway_endings_total": "Inference calls by how they ended.",
@@ -172,14 +172,14 @@ def _plain(lines: list[str], values: Mapping[str, float], kind: str) -> None:
     for full, value in sorted(values.items()):
         name = full.partition("{")[0]
         if name != last:
-            lines.append(f"# HELP {name} {_HELP[name]}")
+            lines.append(f"# HELP {name} {HELP[name]}")
             lines.append(f"# TYPE {name} {kind}")
             last = name
         lines.append(f"{full} {value:g}" if value < 1e6 else f"{full} {value:.0f}")
 
 
 def _histogram(lines: list[str], name: str, counts: list[float]) -> None:
-    lines.append(f"# HELP {name} {_HELP[name]}")
+    lines.append(f"# HELP {name} {HELP[name]}")
     lines.append(f"# TYPE {name} histogram")
     total = 0.0
     for bound, count in zip(BUCKETS, counts, strict=False):
