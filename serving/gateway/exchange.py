@@ -24,6 +24,7 @@ from serving.gateway.errors import (
     EngineFailed,
     GatewayError,
     NotAllowed,
+    Unauthorized,
     error_event,
 )
 from serving.gateway.fields import Wanted
@@ -120,10 +121,12 @@ class Exchange:
             queue_seconds=self.queue_seconds,
             now=self.wall_clock(),
         )
-        grant = await hold.take(self.admission, request, model=wanted.model)
+        grant = await hold.take(self.admission, request, model=wanted.model, metrics=self.metrics)
         reply.extra += allowance_headers(grant.allowance)
         used = settle.UNUSED
         try:
+            if self.who.is_revoked(known):  # while it waited
+                raise Unauthorized
             account = self._open_account(known, wanted, target, event_id, grant)
             limit = hold.granted_limit(limit, request, grant)
             salt = asking.cache_salt(self.salt_key, known.principal, wanted.salt)

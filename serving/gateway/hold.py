@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from kernel.clock import micros
+from kernel.clock import micros, monotonic
 from kernel.usage import (
     balance_account,
     key_account,
@@ -26,6 +26,7 @@ from serving.admission.values import (
     Used,
 )
 from serving.gateway.fields import Wanted
+from serving.gateway.metrics import Metrics
 from serving.gateway.principals import Limits, Principal
 from serving.gateway.refusals import refused
 from serving.gateway.what import Target
@@ -108,12 +109,20 @@ def wait_seconds(bound: float, client_seconds: float | None) -> float:
     return max(0.0, min(bound, client_seconds - _TO_ANSWER_SECONDS))
 
 
-async def take(admission: Admission, request: AdmissionRequest, *, model: str) -> Grant:
-    """A slot in the target's pool. Raises ``GatewayError`` with the reason as its code."""
+async def take(
+    admission: Admission, request: AdmissionRequest, *, model: str, metrics: Metrics
+) -> Grant:
+    """A slot in the target's pool, at once or after a wait in its queue.
+
+    Raises ``GatewayError`` with the reason as its code; then nothing is held.
+    """
     answer = await admission.admit(request)
     if isinstance(answer, Queued):
+        since = monotonic()
         answer = await answer.granted
+        metrics.observe("tessera_gateway_queue_seconds", monotonic() - since)
     if isinstance(answer, Refusal):
+        metrics.count("tessera_gateway_refusals_total", "reason", answer.reason)
         raise refused(answer, model=model)
     return answer
 

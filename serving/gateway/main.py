@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import IO, Any
 
 from kernel.clock import monotonic, wall
 from serving.admission.client import RENEW_SECONDS, Admission
 from serving.admission.link import RedisLink
+from serving.admission.values import Grant
 from serving.gateway import routing_metrics
 from serving.gateway.access import AccessLog
 from serving.gateway.addresses import Proxies
@@ -36,6 +37,7 @@ from serving.gateway.rhythm import in_pieces
 from serving.gateway.settings import Settings
 from serving.gateway.settle import OpenAccounts
 from serving.gateway.status import Status
+from serving.gateway.treasury import Treasury
 from serving.gateway.upstream import Timeouts, Upstream
 from serving.gateway.what import Directory
 from serving.gateway.where import Fleet
@@ -74,7 +76,6 @@ class Gateway:
         self._metrics_socket = metrics_socket
         self._tasks: set[asyncio.Task[Any]] = set()
         self._status_server: asyncio.Server | None = None
-        self._renewal: asyncio.Task[None] | None = None
         self.failed = asyncio.Event()
         settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._snapshot_path = snapshot_path(settings.run, index)
@@ -106,7 +107,6 @@ class Gateway:
             on_change=self._directory_changed,
             on_revoked=self._who.revoke,
         )
-        self._admission = Admission(self._redis, cell=settings.cell, processes=settings.processes)
         self._journal = JournalWriter.open(
             settings.journal, node=settings.node, limits=JournalLimits(sync=settings.journal_sync)
         )
@@ -116,6 +116,19 @@ class Gateway:
             node=settings.node,
             index=index,
             writer=self._journal.writer_id,
+        )
+        self._treasury = Treasury(
+            self._keys, writer=self._journal.writer_id, cell=settings.cell, node=settings.node
+        )
+        self._grants = RedisLink(settings.redis_url, timeout_seconds=_PUSH_SECONDS)
+        self._admission = Admission(
+            self._redis,
+            cell=settings.cell,
+            processes=settings.processes,
+            writer=self._journal.writer_id,
+            ledger=self._treasury,
+            push=self._grants,
+            on_lapsed=self._lapsed,
         )
         api = self._api()
         self._door = Door(
@@ -129,8 +142,11 @@ class Gateway:
     async def start(self) -> None:
         """Serve. What is known from disk is served at once; Redis and PostgreSQL may be down."""
         self._documents.load()
-        self._begin(self._redis.run(on_up=self._redis_is_back))
+        self._begin(self._redis.run(on_up=self._write_snapshot))
         self._begin(self._push.run())
+        self._begin(self._grants.run())
+        self._begin(self._admission.run())
+        self._begin(self._treasury.run(self._admission.credit))
         self._begin(self._answers.run())
         self._begin(self._documents.run())
         self._begin(self._journal.run())
@@ -234,12 +250,14 @@ class Gateway:
     def _directory_changed(self, directory: Directory) -> None:
         for incarnation in self._fleet.update(directory, monotonic()):
             self._upstream.forget(incarnation)
+        for pool in directory.pools:
+            self._admission.offer(pool, directory.slots(pool))
         self._write_snapshot()
 
-    def _redis_is_back(self) -> None:
-        """It may have come back empty: what we hold is entered again at once."""
-        self._renewal = asyncio.get_running_loop().create_task(self._admission.renew())
-        self._write_snapshot()
+    def _lapsed(self, grants: Sequence[Grant]) -> None:
+        """This process was stopped for longer than its leases: others have its slots by now."""
+        if grants:
+            self._streams.end_all(Busy("This gateway was stopped for a while.", code="lease_lost"))
 
     def _end_streams(self, key_id: str) -> None:
         self._streams.end(key_id, Unauthorized())
@@ -258,7 +276,6 @@ class Gateway:
             self._check_open_streams()
             if monotonic() >= renew_at:
                 renew_at = monotonic() + RENEW_SECONDS
-                await self._admission.renew()
                 await self._idempotency.renew()
             self._write_snapshot()
 
@@ -288,6 +305,9 @@ class Gateway:
         metrics.gauge("tessera_gateway_connections", len(self._door.connections))
         metrics.gauge("tessera_gateway_streams", len(self._streams))
         metrics.gauge("tessera_gateway_slots_held", self._admission.held)
+        metrics.gauge("tessera_gateway_waiting", self._admission.waiting)
+        metrics.gauge("tessera_gateway_money_ready", self._admission.is_money_ready)
+        metrics.total("tessera_gateway_soft_unchecked_total", self._admission.soft_unchecked)
         metrics.gauge("tessera_gateway_upstream_connections", self._upstream.open_connections)
         routing_metrics.tell(metrics, self._fleet, self._prober)
         metrics.gauge("tessera_gateway_redis_up", self._redis.is_up)

@@ -85,7 +85,7 @@ class NotInTime(AssertionError):
     """What a test waited for did not happen."""
 
 
-def until(is_so: Callable[[], Any], *, seconds: float = 10.0, what: str = "it") -> Any:
+def until(is_so: Callable[[], Any], *, seconds: float = 30.0, what: str = "it") -> Any:
     """What ``is_so`` gives once that is true."""
     deadline = time.monotonic() + seconds
     while not (found := is_so()):

@@ -11,6 +11,7 @@ from serving.gateway import hold
 from serving.gateway.api import client_seconds
 from serving.gateway.errors import Busy
 from serving.gateway.fields import Wanted, parse_chat, parse_completion
+from serving.gateway.metrics import Metrics
 from serving.gateway.principals import Limits, Principal
 from serving.gateway.tests.test_where import POOL, arm, directory, endpoint, principal, route
 from serving.gateway.what import Target
@@ -109,8 +110,12 @@ class Refusing:
 
 
 async def test_a_refusal_carries_its_reason_and_delay() -> None:
+    metrics = Metrics()
     with pytest.raises(Busy) as caught:
-        await hold.take(Refusing(), asked(principal()), model="model")
+        await hold.take(Refusing(), asked(principal()), model="model", metrics=metrics)
+    assert metrics.snapshot(0.0).counters == {
+        'tessera_gateway_refusals_total{reason="queue_full"}': 1
+    }
     assert (caught.value.code, caught.value.retry_after_seconds) == ("queue_full", 3)
 
 

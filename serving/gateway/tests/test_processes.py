@@ -19,7 +19,12 @@ from serving.gateway.tests.stack import Stack, Tenant, until
 CHAT = "/v1/chat/completions"
 
 
-def question(tenant: Tenant, *, tokens: int = 2, stream: bool = False) -> bytes:
+HURRIED = {"x-stainless-read-timeout": "1"}  # a client that does not wait for a slot
+
+
+def question(
+    tenant: Tenant, headers: dict[str, str] | None = None, *, tokens: int = 2, stream: bool = False
+) -> bytes:
     body = {
         "model": "support",
         "messages": [{"role": "user", "content": "hi"}],
@@ -27,7 +32,7 @@ def question(tenant: Tenant, *, tokens: int = 2, stream: bool = False) -> bytes:
         "stream": stream,
         "ignore_eos": True,
     }
-    return raw.request(CHAT, body, key=tenant.key)
+    return raw.request(CHAT, body, key=tenant.key, headers=headers)
 
 
 @pytest.fixture
@@ -144,7 +149,7 @@ def test_slots_of_a_killed_process_lapse_with_their_lease(bare: Stack) -> None:
     assert bare.slots_held() == 1
     new = bare.start()
     until(lambda: bare.accepts(new))
-    assert raw.ask(bare.port, question(tenant)).status == 503
+    assert raw.ask(bare.port, question(tenant, HURRIED)).status == 503
     assert 0 < bare.longest_lease_seconds() <= 30
     bare.end_leases()
     assert raw.ask(bare.port, question(tenant)).status == 200
