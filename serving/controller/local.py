@@ -189,6 +189,11 @@ def simulator_command(spec: EngineSpec, socket: str, *, journal: Path) -> tuple[
     return (sys.executable, "-m", "bench.enginesim", *engine_flags(spec, socket), *own)
 
 
+# Without them tools are an error unless one of them must be called. The parser reads the markup
+# that most models write (<tool_call>); of a model that writes another, a call stays text.
+TOOL_FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+
+
 def engine_flags(spec: EngineSpec, socket: str) -> tuple[str, ...]:
     profile = spec.profile
     values = {
@@ -207,6 +212,7 @@ def engine_flags(spec: EngineSpec, socket: str) -> tuple[str, ...]:
         "--enable-force-include-usage",
         "--enable-prompt-tokens-details",
         "--disable-uvicorn-access-log",
+        *TOOL_FLAGS,
         *(("--enforce-eager",) if profile.eager else ()),
     )
     return (*(str(word) for pair in values.items() for word in pair), *switches)

@@ -75,7 +75,7 @@ ANSWERS: Final[dict[str, Answer]] = {
     ),
     Reason.BALANCE_UNAVAILABLE: Answer(
         Busy,
-        "The prepaid balance of {scope} cannot be checked right now; nothing was charged. Try"
+        "What {scope} has left to spend cannot be checked right now; nothing was charged. Try"
         " again shortly.",
         2.0,
     ),

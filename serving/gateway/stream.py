@@ -185,6 +185,8 @@ class EventFilter:
         middle = data[len(self._head) : cut - len(_USUAL_CHOICE)]
         if b"_ids" in middle:
             middle = EXTRAS.sub(b"", middle)
+        if _LOGPROBS in middle:
+            middle = middle.replace(_LOGPROBS, _LOGPROBS_AS_PUBLISHED)
         return b"".join((self._named_head, middle, _CHOICE_END))
 
     def _learn(self, payload: bytes) -> None:

@@ -20,7 +20,7 @@ import httpx2
 
 from serving.agent.launch import current_incarnation, socket_path
 
-READY_SECONDS = 240.0
+READY_SECONDS = 480.0
 TINY_LAYERS = 2
 TINY_SHAPES = {"q_proj": (128, 128), "k_proj": (128, 64), "v_proj": (128, 64), "o_proj": (128, 128)}
 RANK = 8

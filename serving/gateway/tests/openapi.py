@@ -38,6 +38,11 @@ class Exchange:
     def is_stream(self) -> bool:
         return self.headers["content-type"].startswith("text/event-stream")
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its reader stayed to the end."""
+        return not self.is_stream or self.body.endswith(b"data: [DONE]\n\n")
+
     def documents(self) -> Iterator[Any]:
         """Its JSON: the body, or each event of a stream."""
         if not self.is_stream:

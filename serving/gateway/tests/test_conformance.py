@@ -5,16 +5,20 @@ OpenAI's own schemas, where they lie beside the repository.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import openai
 import pytest
 
+from kernel.keys import key_new
 from serving.gateway.api import PARSERS
+from serving.gateway.principals import Limits
 from serving.gateway.tests.openapi import ANSWERS, SPEC, Recorder, published
 from serving.gateway.tests.stack import Servers, Stack, stack, until
 
@@ -350,3 +354,46 @@ def test_a_client_whose_patience_ends_stops_its_engine(bare: Stack, recorder: Re
     with client_of(bare, recorder, timeout=0.5) as client, pytest.raises(openai.APITimeoutError):
         client.completions.create(model=tenant.models[0], prompt="x")
     assert until(lambda: engine.lines("end"))[0]["ended"] == "aborted"
+
+
+def limited(stack: Stack, **limits: Any) -> str:
+    """Another key of the first tenant, with limits of its own."""
+    key, key_id = key_new("live"), f"key-{uuid4().hex[:8]}"
+    mine = Limits(scope="key", id=key_id, **limits)
+    stack.enter_key(key, stack.tenants[0], key_id=key_id, limits=(mine,))
+    return key
+
+
+def test_limits_are_told_with_every_answer(served: Stack, recorder: Recorder) -> None:
+    key = limited(served, requests_per_minute=600, tokens_per_minute=1_000_000)
+    with client_of(served, recorder) as client:
+        mine = client.with_options(api_key=key)
+        plain = mine.chat.completions.with_raw_response.create(model="support", messages=HELLO)
+        with mine.chat.completions.with_streaming_response.create(
+            model="support", messages=HELLO, stream=True
+        ) as stream:
+            seen = [plain.headers, stream.headers]
+            assert list(stream.iter_lines())
+    for headers in seen:
+        assert headers["x-ratelimit-limit-requests"] == "600"
+        assert headers["x-ratelimit-limit-tokens"] == "1000000"
+        assert 0 <= int(headers["x-ratelimit-remaining-requests"]) < 600
+        assert 0 < int(headers["x-ratelimit-remaining-tokens"]) < 1_000_000
+        for name in ("requests", "tokens"):
+            assert re.fullmatch(r"(\d+h)?(\d+m)?[\d.]+m?s", headers[f"x-ratelimit-reset-{name}"])
+
+
+def test_a_limit_is_a_429_that_the_client_sits_out(
+    served: Stack, recorder: Recorder, naps: list[float]
+) -> None:
+    key = limited(served, requests_per_minute=6)
+    with client_of(served, recorder, max_retries=1) as client:
+        mine = client.with_options(api_key=key)
+        with pytest.raises(openai.RateLimitError) as caught:
+            [mine.completions.create(model="support", prompt="x", max_tokens=1) for _ in range(10)]
+    assert (caught.value.code, caught.value.type) == ("requests_per_minute", "rate_limit_error")
+    assert "this API key" in caught.value.message
+    refused = [exchange for exchange in recorder.exchanges if exchange.status == 429]
+    assert refused[0].headers["x-ratelimit-remaining-requests"] == "0"
+    assert naps[0] == int(refused[0].headers["retry-after-ms"]) / 1000
+    assert int(refused[0].headers["retry-after"]) >= naps[0]

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import openai
 import pytest
 
 from serving.agent.tests.engine_process import EngineProcess, write_tiny_adapter
 from serving.contracts import engine_api_key
+from serving.controller.local import TOOL_FLAGS
+from serving.gateway.tests import raw
 from serving.gateway.tests.journals import facts
+from serving.gateway.tests.openapi import Recorder, published
 from serving.gateway.tests.stack import ENGINE_KEY, Engine, Servers, Stack, stack, until
+from serving.gateway.tests.test_attacks_bodies import DEEP, HOSTILE_SCHEMAS, formatted, tooled
+from serving.gateway.tests.test_conformance import FORMAT, TOOL
 
 pytestmark = pytest.mark.engine
 
 REPLICA = "real"
+# Small ones that make no sense, or not to every grammar compiler.
+UNSOUND_SCHEMAS: dict[str, dict[str, Any]] = {
+    "any text": {"type": "string", "pattern": "[\\u0000-\\uffff]{1,128}"},
+    "huge lengths": {"type": "string", "minLength": 10**8, "maxLength": 10**9},
+    "long enum": {"enum": [f"{n:060}" for n in range(900)]},
+    "many ways": {
+        "anyOf": [{"type": "object", "properties": {f"p{n}": {} for n in range(40)}}] * 40
+    },
+    "nothing": {"not": {}},
+    "negative": {"type": "array", "minItems": -5},
+    "huge range": {"type": "integer", "minimum": -(10**30), "maximum": 10**30},
+    "looking around": {"type": "string", "pattern": "(?=a)b(?!c)"},
+    "looking back": {"type": "string", "pattern": "(a)\\1"},
+    "no type": {"type": "nonsense"},
+    "no properties": {"type": "object", "properties": [1]},
+}
+HELLO = [{"role": "user", "content": "Hi"}]
 
 
 @dataclass
@@ -25,6 +50,29 @@ class Real:
     stack: Stack
     engine: EngineProcess
     client: openai.OpenAI
+    recorder: Recorder
+
+    def chat(self, **fields: Any) -> Any:
+        asked = {"model": "support", "messages": HELLO, "max_tokens": 48, **fields}
+        return self.client.chat.completions.create(**asked)
+
+    def is_well(self) -> bool:
+        """The engine is alive and answers the next request."""
+        with self.engine.client() as client:
+            assert client.get("/health").status_code == 200
+        return bool(self.chat(max_tokens=1).choices)
+
+
+@pytest.fixture(autouse=True)
+def held_against_the_published_schemas(real: Real) -> Iterator[None]:
+    """Whatever a test of this module brings over the wire; ``test_conformance.py`` says if not."""
+    yield
+    exchanges, real.recorder.exchanges[:] = list(real.recorder.exchanges), []
+    schemas = published()
+    for exchange in exchanges:
+        if schemas is not None and exchange.is_whole:
+            for document in exchange.documents():
+                schemas.check(exchange.schema(document), document)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +86,7 @@ def real(real_engine_python: Path, tiny_base: Path, gateway_servers: Servers) ->
             model=tiny_base,
             run_dir=Path(folder) / "engine",
             key=engine_api_key(ENGINE_KEY, REPLICA),
+            options=TOOL_FLAGS,
         )
         engine.start()
         try:
@@ -46,10 +95,14 @@ def real(real_engine_python: Path, tiny_base: Path, gateway_servers: Servers) ->
             adapter = write_tiny_adapter(Path(folder) / "adapter", seed=1)
             _load(engine, tenant.adapter("support"), adapter)
             made.serve(engines=[_shown(engine)])
+            recorder = Recorder()
             with openai.OpenAI(
-                api_key=tenant.key, base_url=f"{made.url}/v1", max_retries=0
+                api_key=tenant.key,
+                base_url=f"{made.url}/v1",
+                max_retries=0,
+                http_client=httpx2.Client(transport=recorder, timeout=120),
             ) as client:
-                yield Real(made, engine, client)
+                yield Real(made, engine, client, recorder)
         finally:
             engine.kill()
 
@@ -171,3 +224,59 @@ def test_forwarded_fields_are_ones_the_engine_takes(real: Real, fields: dict[str
         model="support", messages=[{"role": "user", "content": "Hi"}], max_tokens=8, **fields
     )
     assert answer.model == "support"
+
+
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
+def test_a_tool_that_must_be_called_is_called(real: Real, choice: Any) -> None:
+    """A model that says anything is held to the tool by the engine's grammar."""
+    asked = {"tools": [TOOL], "tool_choice": choice, "max_tokens": 400, "seed": 1}
+    whole = real.chat(**asked, temperature=0).choices[0].message
+    assert [call.function.name for call in whole.tool_calls] == ["get_weather"]
+    chunks = list(real.chat(**asked, temperature=0, stream=True))
+    calls = [c for chunk in chunks for c in chunk.choices[0].delta.tool_calls or ()]
+    assert calls[0].function.name == "get_weather"
+    streamed = "".join(call.function.arguments or "" for call in calls)
+    for arguments in (streamed, whole.tool_calls[0].function.arguments):
+        assert json.loads(arguments)["city"] in {"Oslo", "Bonn"}
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_a_tool_that_may_be_called_is_no_error(real: Real, choice: str) -> None:
+    answer = real.chat(tools=[TOOL], tool_choice=choice, max_tokens=4)
+    assert answer.choices[0].message.role == "assistant"
+
+
+def test_a_schema_shapes_what_the_model_says(real: Real) -> None:
+    answer = real.chat(response_format=FORMAT, max_tokens=200, temperature=0)
+    assert json.loads(answer.choices[0].message.content)["mood"] in {"good", "bad"}
+
+
+def test_logprobs_and_choices_are_as_many_as_were_asked_for(real: Real) -> None:
+    answer = real.chat(n=2, logprobs=True, top_logprobs=3, max_tokens=5, seed=1)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    for choice in answer.choices:
+        assert all(len(token.top_logprobs) == 3 for token in choice.logprobs.content)
+    completion = real.client.completions.create(
+        model="support", prompt="Once", logprobs=2, max_tokens=3, n=2
+    )
+    assert len(completion.choices) == 2
+    assert completion.choices[0].logprobs is not None
+
+
+@pytest.mark.parametrize("place", [formatted, tooled])
+@pytest.mark.parametrize("name", [*HOSTILE_SCHEMAS, *UNSOUND_SCHEMAS])
+def test_an_engine_outlives_every_hostile_schema(real: Real, name: str, place: Any) -> None:
+    """A08: refused, or answered within bounds; the engine is alive, the next request is a 200."""
+    schema = (HOSTILE_SCHEMAS | UNSOUND_SCHEMAS)[name]
+    asked = {"model": "support", "messages": HELLO, "max_tokens": 4, **place(schema)}
+    if place is tooled:
+        asked["tool_choice"] = "required"
+    data = json.dumps(asked).replace('"DEEP"', DEEP).encode()
+    with raw.connected(real.stack.port, seconds=60) as connection:
+        connection.sendall(raw.request("/v1/chat/completions", data, key=real.stack.tenants[0].key))
+        answer = raw.read_answer(connection)
+    assert answer.status in {200, 400}, answer.body
+    assert real.is_well()

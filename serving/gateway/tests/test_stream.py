@@ -188,6 +188,14 @@ def test_an_event_like_those_before_it_comes_out_as_if_it_were_the_first(
     )
 
 
+def test_logprobs_have_the_members_that_openai_publishes_in_every_event() -> None:
+    found = b'{"content":[{"token":"x","logprob":-1.0,"bytes":[120],"top_logprobs":[]}]}'
+    event = chunk("x", 2).replace(b'"logprobs":null', b'"logprobs":' + found)
+    filter_ = events()
+    for out in (filter_.feed(event), filter_.feed(event)):
+        assert decoded(out)[0]["choices"][0]["logprobs"] == {"refusal": None, **json.loads(found)}
+
+
 @given(place=st.integers(0, 400), byte=st.integers(0, 255))
 def test_damage_is_met_alike_by_what_is_usual_and_what_is_not(place: int, byte: int) -> None:
     event = bytearray(chunk("hello {} world", 12))
