@@ -127,7 +127,8 @@ class Exchange:
         try:
             if self.who.is_revoked(known):  # while it waited
                 raise Unauthorized
-            account = self._open_account(known, wanted, target, event_id, grant)
+            meter = Meter(choices_per_prompt=wanted.choices, most=hold.most(request, grant))
+            account = self._open_account(known, wanted, target, grant, meter)
             limit = hold.granted_limit(limit, request, grant)
             salt = asking.cache_salt(self.salt_key, known.principal, wanted.salt)
             call = Call(
@@ -151,11 +152,11 @@ class Exchange:
             self.admission.settle(grant, used)
 
     def _open_account(
-        self, known: Known, wanted: Wanted, target: Target, event_id: str, grant: Grant
+        self, known: Known, wanted: Wanted, target: Target, grant: Grant, meter: Meter
     ) -> Account:
         price = target.price
         draft = QuickFact(
-            event_id=event_id,
+            event_id=grant.grant_id,
             occurred_at=grant.at,
             organization=known.principal.organization,
             project=known.principal.project,
@@ -173,7 +174,7 @@ class Exchange:
             price_version=price.version,
             rates=settle.rates(price),
         )
-        return Account(self.journal, draft, Meter(choices_per_prompt=wanted.choices))
+        return Account(self.journal, draft, meter)
 
     async def _accounted(self, call: Call) -> None:
         account = call.account
@@ -392,6 +393,11 @@ class Exchange:
 
     def _count(self, call: Call) -> None:
         line = call.line
+        if call.meter.is_beyond:
+            log.error("engine of %s counted more than was held", call.wanted.model)
+            self.metrics.count(
+                "tessera_gateway_upstream_failures_total", "kind", "counted_beyond_hold"
+            )
         self.metrics.ended(line.ending, input_tokens=line.input, output_tokens=line.output)
 
 

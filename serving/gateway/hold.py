@@ -127,6 +127,11 @@ async def take(
     return answer
 
 
+def most(request: AdmissionRequest, grant: Grant) -> tuple[int, int]:
+    """The input and output tokens, over all answers, that a grant holds money for."""
+    return request.demand.input_tokens, request.demand.choices * grant.output_tokens
+
+
 def granted_limit(limit: int | None, request: AdmissionRequest, grant: Grant) -> int | None:
     """The output limit that goes upstream: what was wanted, or the less that the balance covers."""
     return grant.output_tokens if grant.output_tokens < request.demand.output_tokens else limit

@@ -61,15 +61,22 @@ class Chunk(Struct):
     error: Any = None
 
 
+UNBOUNDED = (2**53, 2**53)
+
+
 class Meter:
     """The cumulative count of one answer, over all its choices.
 
-    vLLM counts per choice while it streams, and in total at the end; the total wins.
+    vLLM counts per choice while it streams, and in total at the end; the total wins. What it counts
+    beyond ``most``, the input and output tokens that were held, is not believed.
     """
 
-    __slots__ = ("_per_choice", "_per_prompt", "_total", "choices_per_prompt", "finish_reason")
+    __slots__ = (
+        "_most", "_per_choice", "_per_prompt", "_total", "choices_per_prompt", "finish_reason",
+    )  # fmt: skip
 
-    def __init__(self, *, choices_per_prompt: int = 1) -> None:
+    def __init__(self, *, choices_per_prompt: int = 1, most: tuple[int, int] = UNBOUNDED) -> None:
+        self._most = most
         self.choices_per_prompt = choices_per_prompt
         self.finish_reason = ""
         self._total: Usage | None = None
@@ -103,7 +110,21 @@ class Meter:
         for choice in answer.choices:
             self.finish_reason = choice.finish_reason or self.finish_reason
 
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the engine counted more than was held: it is wrong, or our bound is."""
+        counted, (most_input, most_output) = self._counted(), self._most
+        return counted["input"] > most_input or counted["output"] > most_output
+
     def quantities(self) -> dict[str, int]:
+        counted, (most_input, most_output) = self._counted(), self._most
+        return {
+            "input": min(counted["input"], most_input),
+            "cached_input": min(counted["cached_input"], most_input),
+            "output": min(counted["output"], most_output),
+        }
+
+    def _counted(self) -> dict[str, int]:
         if self._total is not None:
             return _quantities(self._total)
         prompts = [_quantities(usage) for usage in self._per_prompt.values()]

@@ -95,6 +95,15 @@ def test_what_the_balance_covers_goes_upstream(granted: int, limit: int) -> None
     assert hold.granted_limit(10, request, grant) == limit
 
 
+def test_what_may_be_counted_is_what_is_held() -> None:
+    wanted = parse_completion(b'{"model":"model","prompt":["a","b","c"],"n":2,"max_tokens":7}')
+    request = hold.admission_request(
+        principal(), wanted, target(), grant_id="g", slots=4, limit=7, queue_seconds=0, now=NOVEMBER
+    )
+    grant = Grant(grant_id="g", pool="pool", at=1, output_tokens=5)
+    assert hold.most(request, grant) == (300, 30)
+
+
 def test_a_whole_grant_without_a_limit_stays_without_one() -> None:
     request = asked(principal(), limit=None)
     grant = Grant(grant_id="g", pool="pool", at=1, output_tokens=100)

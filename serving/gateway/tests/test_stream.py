@@ -217,3 +217,18 @@ def test_an_engine_that_says_more_was_cached_than_was_read_pays_nobody() -> None
     made = events()
     made.feed(total(prompt=2, tokens=1))
     assert made.meter.quantities() == {"input": 2, "cached_input": 2, "output": 1}
+
+
+def test_what_is_counted_beyond_the_hold_is_not_believed() -> None:
+    meter = Meter(most=(5, 3))
+    made = EventFilter(engine_name=ENGINE_NAME, name="m", wants_usage=False, meter=meter)
+    made.feed(chunk("a", 3, prompt=5))
+    assert (meter.quantities(), meter.is_beyond) == (
+        {"input": 5, "cached_input": 0, "output": 3},
+        False,
+    )
+    made.feed(chunk("b", 4, prompt=5))
+    assert meter.is_beyond
+    made.feed(total(prompt=900, tokens=900))
+    assert meter.quantities() == {"input": 5, "cached_input": 4, "output": 3}
+    assert meter.is_beyond
