@@ -292,19 +292,25 @@ def test_hammering_a_key_while_it_is_revoked_stops_within_five_seconds(served: S
     assert max(successes) - revoked_at <= 5.0
 
 
-def test_slots_of_a_pool_are_never_exceeded(bare: Stack) -> None:
+def test_slots_of_a_pool_are_never_exceeded_and_who_cannot_wait_is_told(bare: Stack) -> None:
     tenant = bare.tenant("support")
-    bare.engine("--token-ms", "100", slots=2)
+    engine = bare.engine("--token-ms", "100", slots=2)
     bare.serve()
+    hurried = {"model": "support", "messages": [{"role": "user", "content": "hi"}]}
+    in_a_hurry = raw.request(
+        CHAT, hurried, key=tenant.key, headers={"x-stainless-read-timeout": "1.2"}
+    )
     with raw.connected(bare.port) as one, raw.connected(bare.port) as two:
         for connection in (one, two):
-            connection.sendall(streamed(tenant, 20))
+            connection.sendall(streamed(tenant, 40))
             connection.recv(65536)
-        answer = raw.ask(bare.port, plain(tenant, 1))
-        assert (answer.status, answer.code) == (503, "pool_full")
+        answer = raw.ask(bare.port, in_a_hurry)
+        assert (answer.status, answer.code) == (503, "queue_timeout")
         assert int(answer.headers["retry-after"]) >= 1
+        assert len(engine.lines("begin")) == 2
+        assert raw.ask(bare.port, plain(tenant, 1)).status == 200  # it waited for one of them
+        assert engine.lines("end")
     until(lambda: bare.slots_held() == 0)
-    assert raw.ask(bare.port, plain(tenant, 1)).status == 200
 
 
 def test_checkpoints_follow_a_stream_once_a_second(slow: Stack, streaming: socket.socket) -> None:
