@@ -180,7 +180,7 @@ def _run(
             raise errors[0]
         wait_until_shipped(back.home)
         lines = [line for journal in stack.engine_journals for line in read(journal)]
-        runs = runs_by_request(lines, late=stalls.before)
+        runs = runs_by_request(lines, late=stalls.before, cut_at=stack.cut_at)
         owner = back.environment["TESSERA_DATABASE_OWNER_URL"]
         with suppress(NotStarted):  # then the verdict names what is missing
             wait_until(lambda: runs.keys() <= booked(owner).keys(), what="every row", seconds=60)

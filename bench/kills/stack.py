@@ -43,6 +43,7 @@ GATEWAYS = ("gateway-0", "gateway-1")
 WORKER = "worker"
 KILLABLE = (*ENGINES, *GATEWAYS, "shipper", WORKER)
 _PUBLISH_SECONDS = 0.05
+_NOTICED_SECONDS = 2.0  # a starved engine may generate that long for a client that is gone
 _ROUTES_KEY = document_key("routes", CELL)
 
 
@@ -81,6 +82,7 @@ class KilledStack:
         self._servers = servers
         self._killed: dict[str, int] = {}
         self.gateway_pids: list[int] = []  # as the supervisor last said
+        self.gateway_deaths: list[float] = []
         self.port = _free_port()
         self.metrics_port = _free_port()
 
@@ -121,7 +123,14 @@ class KilledStack:
         if pid:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+            if name in GATEWAYS:
+                self.gateway_deaths.append(time.time())
         return bool(pid)
+
+    def cut_at(self, instant: float) -> float:
+        """When the gateway died whose death an engine noticed at ``instant``, if one did."""
+        near = [at for at in self.gateway_deaths if at <= instant <= at + _NOTICED_SECONDS]
+        return max(near, default=instant)
 
     def wait_for_next(self, name: str) -> None:
         """Until the supervisor has another process for a killed part, and that can be used."""

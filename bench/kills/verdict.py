@@ -42,6 +42,7 @@ class Run:
 
     begin: Line
     late_seconds: float = 0.0
+    cut_at: float = 0.0  # when nobody was left to hear of a token; what came later is nobody's
     tokens: list[Line] = field(default_factory=list)
     end: Line | None = None
 
@@ -64,12 +65,12 @@ class Run:
     @property
     def least(self) -> int:
         """What stood in a checkpoint for certain when it was cut."""
-        return self.generated_by(self.last_seen - SHORT_SECONDS - self.late_seconds)
+        return self.generated_by(self.cut_at - SHORT_SECONDS - self.late_seconds)
 
     def lacks_seconds(self, booked: int) -> float:
         """The age of the oldest token that was generated and not booked, when the run ended."""
         missing = [line.time for line in self.tokens if line.tokens > booked]
-        return self.last_seen - min(missing) if missing else 0.0
+        return max(0.0, self.cut_at - min(missing)) if missing else 0.0
 
     def equals(self, row: Row) -> bool:
         counted = (self.begin.prompt_tokens, self.begin.cached_tokens, self.most)
@@ -77,11 +78,15 @@ class Run:
 
 
 def runs_by_request(
-    lines: Iterable[Line], *, late: Callable[[float], float] = lambda _time: 0.0
+    lines: Iterable[Line],
+    *,
+    late: Callable[[float], float] = lambda _time: 0.0,
+    cut_at: Callable[[float], float] = lambda time: time,
 ) -> dict[str, list[Run]]:
     """An engine numbers its requests, so its process and number tell its lines apart.
 
     ``late``: how long this machine kept a gateway waiting for a core, shortly before an instant.
+    ``cut_at``: when the gateway was killed whose death an engine noticed then.
     """
     runs: dict[tuple[int, int], Run] = {}
     for line in lines:
@@ -94,7 +99,8 @@ def runs_by_request(
             runs[place].end = line
     found: defaultdict[str, list[Run]] = defaultdict(list)
     for run in sorted(runs.values(), key=lambda run: run.begin.time):
-        run.late_seconds = late(run.last_seen)
+        run.cut_at = cut_at(run.last_seen)
+        run.late_seconds = late(run.cut_at)
         found[run.begin.request.removeprefix("req_")].append(run)
     return dict(found)
 
