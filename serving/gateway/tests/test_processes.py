@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import threading
 import time
 import urllib.request
@@ -15,6 +16,10 @@ import pytest
 from serving.gateway.tests import raw
 from serving.gateway.tests.journals import facts
 from serving.gateway.tests.stack import Stack, Tenant, until
+from serving.journal.segment import writer_folders
+from serving.journal.shipping import Shipper
+from serving.journal.tests.facts import settles_of
+from serving.journal.tests.stores import MemoryStore
 
 CHAT = "/v1/chat/completions"
 
@@ -61,7 +66,7 @@ def load(made: Stack, *, keep_alive: bool) -> Iterator[list[str]]:
                         failures.append(repr(error))
                         break
                     if answer.status != 200:
-                        failures.append(str(answer.status))
+                        failures.append(f"{answer.status} {answer.body[:200]!r}")
                     if stop.is_set() or answer.headers.get("connection") == "close":
                         break
 
@@ -79,6 +84,10 @@ def load(made: Stack, *, keep_alive: bool) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("keep_alive", [True, False])
 def test_a_rolling_restart_under_load_fails_no_request(twins: Stack, *, keep_alive: bool) -> None:
+    """F02, and a rolling upgrade: each process is replaced by a new one on the sockets that outlive
+    both. What the one before wrote (journals, facts, documents) is readable one version back; that
+    is held where it is read.
+    """
     with load(twins, keep_alive=keep_alive) as failures:
         for index in (0, 1):
             old = twins.gateways[index]
@@ -135,6 +144,54 @@ def test_a_sibling_serves_the_queue_of_a_killed_process_and_gives_it_back(twins:
     twins.start(0)
     until(lambda: log.read_text().count("sibling 0 is back") == before + 1)
     assert raw.ask(twins.port, question(twins.tenants[0])).status == 200
+
+
+def test_a_killed_process_takes_its_own_streams_and_nothing_else(twins: Stack) -> None:
+    """F01: siblings' streams go on, the port is served again within three seconds, and every stream
+    is booked once.
+    """
+    until(lambda: all(twins.accepts(process) for process in twins.gateways))
+    connections = [socket.create_connection(("127.0.0.1", twins.port), 10) for _ in range(12)]
+    for connection in connections:
+        connection.sendall(question(twins.tenants[0], tokens=100, stream=True))
+        assert connection.recv(65536)
+    twins.gateways[0].kill()
+    killed_at = time.monotonic()
+    twins.gateways[0].wait()
+    while time.monotonic() - killed_at < 10:
+        try:
+            statuses = [raw.ask(twins.port, question(twins.tenants[0])).status for _ in range(4)]
+        except (OSError, AssertionError, ValueError, IndexError):
+            continue
+        if statuses == [200] * 4:
+            break
+    assert time.monotonic() - killed_at <= 3.0
+    ends = [_rest(connection) for connection in connections]
+    whole = sum(b"[DONE]" in end for end in ends)
+    assert 0 < whole < 12, "both processes had some"
+    until(lambda: len(_closed_streams(twins)) >= 12, what="the dead process' journal closed")
+    assert sorted(_closed_streams(twins)) == ["cut"] * (12 - whole) + ["final"] * whole
+
+
+def _rest(connection: socket.socket) -> bytes:
+    """What still comes; a killed process' connection is reset."""
+    data = b""
+    try:
+        while b"0\r\n\r\n" not in data and (part := connection.recv(65536)):
+            data += part
+    except OSError:
+        pass
+    connection.close()
+    return data
+
+
+def _closed_streams(made: Stack) -> list[str]:
+    """How each of the long calls ended, once a shipper has looked at the journals."""
+    journal = made.home / "journal"
+    Shipper(journal, MemoryStore()).ship()
+    settled = [fact for folder in writer_folders(journal) for fact in settles_of(folder)]
+    long = [f for f in settled if f.quantities["output"] > 2 or f.completeness != "final"]
+    return ["final" if fact.completeness == "final" else "cut" for fact in long]
 
 
 def test_slots_of_a_killed_process_lapse_with_their_lease(bare: Stack) -> None:
