@@ -19,13 +19,14 @@ from pytest_django import Settings
 from serving.contracts import cell_stream
 from serving.gateway.tests import raw
 from serving.gateway.tests.stack import Servers, Stack, Tenant, stack, until
-from tenants.services import NewKey, key_revoke
+from tenants.services import NewKey, key_revoke, quota_set
 from tenants.tests.factories import SYSTEM, make_key, make_organization
 
 KEYS = 20
 PUSHED_SECONDS = 1.0
 LOST_SECONDS = 5.0
 GRACE_SECONDS = 0.5  # a machine that does other things as well
+NEVER_MET = {"requests_per_minute": 10**9, "tokens_per_minute": 10**12, "concurrency": 10**6}
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -65,6 +66,7 @@ def gateway(redis_client: redis.Redis, redis_url: str, settings: Settings) -> It
 def keys(gateway: Stack, settings: Settings) -> list[Uses]:
     """Keys of one organization whose model is served."""
     organization = make_organization()
+    quota_set(organization.id, caller=SYSTEM, limits=NEVER_MET)
     made = [make_key(organization) for _ in range(KEYS)]
     project = str(made[0].key.project_id)
     gateway.tenants.append(Tenant(str(organization.id), project, "", "", ("support",)))

@@ -106,3 +106,9 @@ def test_the_meters_come_alone_for_a_page_that_looks_again(house: House, owner: 
     page = owner.get(house.address("limits/now/")).content.decode()
     assert 'id="limits-now"' in page
     assert "<html" not in page
+
+
+def test_the_keys_page_leads_to_a_keys_limits(house: House, owner: Client, as_role: SignIn) -> None:
+    assert form_address(house) in owner.get(house.address("keys/")).content.decode()
+    developer = as_role(Role.DEVELOPER).get(house.address("keys/")).content.decode()
+    assert form_address(house) not in developer
