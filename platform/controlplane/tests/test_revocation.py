@@ -71,7 +71,10 @@ def keys(gateway: Stack, settings: Settings) -> list[Uses]:
     project = str(made[0].key.project_id)
     gateway.tenants.append(Tenant(str(organization.id), project, "", "", ("support",)))
     gateway.engine()
-    gateway.serve(TESSERA_KEY_PEPPER=settings.TESSERA_KEY_PEPPER)
+    gateway.serve(
+        TESSERA_KEY_PEPPER=settings.TESSERA_KEY_PEPPER,
+        TESSERA_GATEWAY_FAILED_KEYS_PER_MINUTE="1000000",  # all of them are refused here, on purpose
+    )
     body = {"model": "support", "prompt": "x", "max_tokens": 1}
     return [Uses(key, raw.request("/v1/completions", body, key=key.secret)) for key in made]
 
