@@ -22,8 +22,8 @@ from serving.gateway.what import Directory, Target
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
-MAX_ASKED_AGAIN = 1
+MAX_ATTEMPTS = 3  # replicas that a call is shown to
+MAX_ASKED_AGAIN = 1  # of those, more than the first that may have taken it and failed
 BOUND = 1.25  # how far above the average a replica's load may be before affinity gives way
 _HOME_DEPTH = 2  # home is hashed on the first 512 bytes: what follows is often the user's own
 
@@ -95,7 +95,7 @@ def _mixed(number: int) -> int:
 
 
 def _least_loaded(awake: Sequence[Replica], wish: Wish, now: float) -> Replica:
-    """Where the request would be last among the fewest tokens, its own uncached ones included."""
+    """Where the fewest tokens are to be computed with the request, of its own the uncached ones."""
 
     def cost(replica: Replica) -> tuple[bool, float]:
         saved = prefix.tokens(replica.seen.depth(wish.blocks))
