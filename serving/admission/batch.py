@@ -11,18 +11,20 @@ from typing import Any, Protocol
 import msgspec
 
 from kernel.clock import Clock, micros
-from serving.admission.link import RedisDown, RedisRefused
+from serving.admission.link import NotSent, RedisDown, RedisRefused
 from serving.admission.script import SCRIPT, SHA
 
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 30.0
 CLAIM_SECONDS = 2.0  # how long a grant to a waiter waits for its process
+CALL_AT_MOST = 64  # operations in one call: nobody else is served meanwhile
 QUIET_SECONDS = 0.005  # how long what nobody waits for may wait for company
 
 Answer = list[Any]
 Operation = list[Any]
 _Entry = tuple[Operation, "asyncio.Future[Answer] | None", Any]
+_NOTHING: Answer = [0]  # as if it had been refused
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -54,8 +56,8 @@ class Listener(Protocol):
     def granted(self, pool: str, grant_id: str, charged: int) -> None:
         """A waiter of ours has a slot."""
 
-    def lost(self, operation: Operation) -> None:
-        """Nobody knows whether this was carried out."""
+    def lost(self, operation: Operation, *, was_sent: bool) -> None:
+        """This was not carried out, or nobody knows whether it was."""
 
     def orphaned(self, owner: Any, answer: Answer | None) -> None:
         """Whoever asked has left; the answer is not known where it is None."""
@@ -157,7 +159,11 @@ class Batch:
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._is_urgent = None, False
-        self._transmit(entries)
+        if len(entries) <= CALL_AT_MOST:
+            self._transmit(entries)
+            return
+        for start in range(0, len(entries), CALL_AT_MOST):
+            self._transmit(entries[start : start + CALL_AT_MOST])
 
     def _transmit(self, entries: list[_Entry]) -> None:
         packed = _pack((self._packed_header(), [operation for operation, _, _ in entries]))
@@ -189,7 +195,7 @@ class Batch:
         else:
             if isinstance(error, RedisRefused):
                 log.warning("admission script refused: %.200s", error)
-            self._fail(entries, RedisDown(str(error)))
+            self._fail(entries, error if isinstance(error, RedisDown) else RedisDown(str(error)))
 
     def _deliver(self, answer: Answer, entries: list[_Entry], sent_as: str) -> None:
         now, epoch, own_grants, *results = answer
@@ -219,14 +225,15 @@ class Batch:
 
     def _fail(self, entries: list[_Entry], error: RedisDown) -> None:
         was_down, self._is_down = self._is_down, True
+        was_sent = not isinstance(error, NotSent)
         listener = self.listener
         for operation, future, owner in entries:
             if future is not None and not future.done():
                 future.set_exception(error)
             elif listener is not None and owner is not None:
-                listener.orphaned(owner, None)
+                listener.orphaned(owner, None if was_sent else _NOTHING)
             elif listener is not None and future is None:
-                listener.lost(operation)
+                listener.lost(operation, was_sent=was_sent)
         if listener is not None and not was_down:
             listener.failed()
 

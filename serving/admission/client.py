@@ -28,7 +28,7 @@ from serving.admission.held import TIERS, Call, Holdings
 from serving.admission.inbox import Inbox, PushLink
 from serving.admission.keys import admission_prefix, push_stream
 from serving.admission.ledger import Ledger
-from serving.admission.link import RedisDown
+from serving.admission.link import NotSent, RedisDown
 from serving.admission.local import LocalShare
 from serving.admission.prepared import Prepared, PreparedSubjects
 from serving.admission.values import (
@@ -92,7 +92,7 @@ class Admission:
         self._epochs.ledger = ledger
         self._epoch = ""  # the last one that we restored our leases in
         self._room = WaitingRoom(
-            self._batch, self._holdings, on_seated=self._begin, on_lost=self._alone
+            self._batch, self._holdings, on_seated=self._begin, on_lost=self._stopped_waiting
         )
         self._inbox = push and Inbox(
             push, stream=push_stream(prefix, self._writer), on_grant=self._room.pushed
@@ -136,7 +136,9 @@ class Admission:
             answer = await self._ask(request, prepared, is_final=0)
             if answer[0] >= NEEDS:
                 answer = await self._ask_with_money(request, prepared, answer)
-        except RedisDown:
+        except RedisDown as error:
+            if not isinstance(error, NotSent):
+                self._forget(request, prepared)
             return self._alone(request, prepared)
         return self._answered(request, prepared, answer)
 
@@ -247,14 +249,15 @@ class Admission:
     def granted(self, pool: str, grant_id: str, charged: int) -> None:
         self._room.granted(pool, grant_id, charged)
 
-    def lost(self, operation: Operation) -> None:
+    def lost(self, operation: Operation, *, was_sent: bool) -> None:
         if operation[0] in {"settle", "leave"} and len(self._lost) < _LOST_AT_MOST:
-            self._lost.append([*operation[:4], UNKNOWN, *operation[5:]])
+            tokens = UNKNOWN if was_sent else operation[4]
+            self._lost.append([*operation[:4], tokens, *operation[5:]])
 
     def orphaned(self, owner: Any, answer: Answer | None) -> None:
         request, prepared = owner
         if answer is None:
-            self._lost.append(leave(request, prepared, UNKNOWN))
+            self._forget(request, prepared)
         elif answer[0] in {_GRANTED, _QUEUED}:
             call = Call(request, prepared, answer[1])
             self._batch.tell(leave(request, prepared, call.tokens))
@@ -358,6 +361,15 @@ class Admission:
         self._share.began(call.pool, call.prepared)
         return call.granted(at=self._batch.now(), allowance=allowance)
 
+    def _forget(self, request: AdmissionRequest, prepared: Prepared) -> None:
+        """Nobody knows what Redis has done of it: it hears that it need not."""
+        if len(self._lost) < _LOST_AT_MOST:
+            self._lost.append(leave(request, prepared, UNKNOWN))
+
+    def _stopped_waiting(self, request: AdmissionRequest, prepared: Prepared) -> Grant | Refusal:
+        self._forget(request, prepared)
+        return self._alone(request, prepared)
+
     def _alone(self, request: AdmissionRequest, prepared: Prepared) -> Grant | Refusal:
         """Redis is away."""
         call = Call(request, prepared, request.demand.output_tokens)
@@ -366,8 +378,6 @@ class Admission:
             if prepared.hard_subject
             else self._share.take(request, prepared, tokens=call.tokens, now=self._batch.now())
         )
-        if len(self._lost) < _LOST_AT_MOST:  # nobody knows what Redis has done of it
-            self._lost.append(leave(request, prepared, UNKNOWN))
         if refusal is not None:
             return refusal
         self.soft_unchecked += bool(prepared.accounts)

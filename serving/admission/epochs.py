@@ -126,12 +126,18 @@ class Epochs:
         return self._is_in_roster
 
     async def _announce_once(self) -> None:
-        """Totals may travel one by one: they only grow. Holds go in one breath, with the end."""
+        """Totals may travel one by one: they only grow. Holds go in one breath with the end, and
+        with what was spent since the totals went: a settlement before the end is not heard.
+        """
         await self._batch.ask(["beat"])
         epoch, generation = self._batch.seen, self._batch.generation
         for chunk in _chunked(self._holdings.totals(), 2 * _CHUNK):
             await self._batch.ask(["announce_totals", chunk, epoch])
         operations: list[Operation] = [
+            ["announce_totals", chunk, epoch]
+            for chunk in _chunked(self._holdings.totals_changed(), 2 * _CHUNK)
+        ]
+        operations += [
             ["announce_holds", chunk, epoch] for chunk in _chunked(self._holdings.holds(), _CHUNK)
         ]
         if generation != self._batch.generation:
@@ -188,7 +194,7 @@ class Epochs:
                 _, version, names, _ = await self._batch.ask(["announced"])
                 base = await ledger.base(account, [name.decode() for name in names])
                 answer = await self._batch.ask(
-                    ["load", account, version, base.nano, base.last_entry]
+                    ["load", account, version.decode(), base.nano, base.last_entry]
                 )
                 if answer[0] == 1:
                     return True

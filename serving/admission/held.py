@@ -64,12 +64,14 @@ class Holdings:
         self.calls: dict[str, Call] = {}
         self.waiting: dict[str, Call] = {}
         self.spent: Counter[str] = Counter()  # per account, in nano-USD; only grows
+        self.changed: set[str] = set()  # accounts spent from since somebody emptied this
 
     def spend(self, accounts: Iterable[str], nano: int) -> list[str | int]:
         """{account, total...}, flat: what these accounts have come to."""
         flat: list[str | int] = []
         for account in accounts:
             self.spent[account] += nano
+            self.changed.add(account)
             flat += (account, self.spent[account])
         return flat
 
@@ -83,7 +85,12 @@ class Holdings:
         ]
 
     def totals(self) -> list[str | int]:
+        """{account, total...}, flat. From now on ``changed`` says what differs."""
+        self.changed.clear()
         return [value for item in self.spent.items() for value in item]
+
+    def totals_changed(self) -> list[str | int]:
+        return [value for account in self.changed for value in (account, self.spent[account])]
 
     def leases(self) -> tuple[list[list[str]], list[list[str]]]:
         """{pool, grant...} and {subject, grant...}, each at most ``_CHUNK`` long."""

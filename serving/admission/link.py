@@ -21,11 +21,16 @@ log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)  # after so many failures
+_SECOND_LOOK_SECONDS = 0.005
 _RUN_ID = re.compile(rb"run_id:(\w+)")
 
 
 class RedisDown(Exception):
     """Redis is away, too slow, or unable: the caller's declared policy applies."""
+
+
+class NotSent(RedisDown):
+    """Redis was away before: it has not heard of the call."""
 
 
 class RedisRefused(Exception):
@@ -69,8 +74,11 @@ def address_from(url: str) -> Address:
 class RedisLink:
     """Calls are answered in order, so a late answer means that all behind it are late.
 
+    A server that has been silent for ``timeout_seconds`` while somebody waits is given up; one that
+    answers, however slowly it works through what was sent, is not.
+
     All of the mutable state: the open connection, if there is one, which one it is, and which
-    life of which server it leads to. ``run`` keeps it open. ``timeout_seconds`` bounds every call;
+    life of which server it leads to. ``run`` keeps it open. ``timeout_seconds`` of
     ``None`` is for a link that only makes blocking reads.
     """
 
@@ -92,7 +100,7 @@ class RedisLink:
     def call(self, *arguments: str | bytes | int) -> asyncio.Future[Any]:
         """The answer's future; it raises ``RedisDown`` or ``RedisRefused``."""
         if self._connection is None:
-            raise RedisDown("not connected")
+            raise NotSent("not connected")
         return self._connection.send(_packed(*arguments))
 
     async def run(self, *, on_up: Callable[[], None] = lambda: None) -> None:
@@ -186,13 +194,15 @@ class _Connection(asyncio.Protocol):
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._is_suspect = False
+        self._heard = 0.0  # when the last answer came
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def send(self, command: bytes) -> asyncio.Future[Any]:
         if self._transport is None or self.lost.is_set():
-            raise RedisDown("connection lost")
+            raise NotSent("connection lost")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((future, self._loop.time()))
         self._transport.write(command)
@@ -201,6 +211,7 @@ class _Connection(asyncio.Protocol):
         return future
 
     def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
         try:
             self._reader.feed(data)
             while (answer := self._reader.gets()) is not False:
@@ -228,11 +239,18 @@ class _Connection(asyncio.Protocol):
     def _check_time(self) -> None:
         self._watch = None
         if not self._waiting or self._timeout is None:
+            self._is_suspect = False
             return
-        late_at = self._waiting[0][1] + self._timeout
-        if self._loop.time() >= late_at:
+        late_at = max(self._waiting[0][1], self._heard) + self._timeout
+        now = self._loop.time()
+        if now >= late_at and self._is_suspect:
             self.abort()
+        elif now >= late_at:
+            # We may have been the ones who slept: its answer is read before it is judged.
+            self._is_suspect = True
+            self._watch = self._loop.call_later(_SECOND_LOOK_SECONDS, self._check_time)
         else:
+            self._is_suspect = False
             self._watch = self._loop.call_at(late_at, self._check_time)
 
     def _fail(self) -> None:

@@ -27,5 +27,7 @@ end
 
 -- Money's keys carry the epoch: a new one starts from nothing rather than from something stale.
 local MONEY = PREFIX .. 'money:' .. epoch .. ':'
-local is_announced = announced_epoch == epoch
-  and call('SISMEMBER', MONEY .. 'announced', writer) == 1
+-- Who is known here may settle, whatever its connection believes; who takes has to have announced
+-- itself on this very connection.
+local is_known = call('SISMEMBER', MONEY .. 'announced', writer) == 1
+local is_announced = is_known and announced_epoch == epoch

@@ -116,7 +116,7 @@ function operations.shrink(grant, subjects, held, tokens, nano)
   for _, subject in ipairs(subjects) do
     rate_correct(tokens_key(subject[1]), subject[3], held, math.min(tokens, math.max(subject[3], 0)))
   end
-  local packed = is_announced and call('HGET', HOLDS .. writer, grant)
+  local packed = is_known and call('HGET', HOLDS .. writer, grant)
   if packed then
     local record = cmsgpack.unpack(packed)
     record[1] = nano
@@ -154,7 +154,7 @@ function operations.settle(
       call('HSET', state, 'average', string.format('%.3f', average + SMOOTHING * (output - average)))
     end
   end
-  if is_announced then
+  if is_known then
     totals_raise(writer, totals)
     hold_drop(writer, grant)
   end
@@ -175,7 +175,7 @@ function operations.leave(grant, pool, subjects, held)
       rate_correct(requests_key(subject[1]), subject[2], 1, 0)
     end
   end
-  if is_announced then
+  if is_known then
     hold_drop(writer, grant)
   end
   dispatch(pool)

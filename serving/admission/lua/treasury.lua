@@ -66,6 +66,11 @@ function operations.complete(living)
   return {1}
 end
 
+-- Names the announced set of one epoch as it is now.
+local function announced_version()
+  return epoch .. '/' .. (call('GET', MONEY .. 'version') or 0)
+end
+
 -- {'announced'} -> {is complete, version, {writer...}, {those of them that are not heard of...}}
 function operations.announced()
   local names = call('SMEMBERS', MONEY .. 'announced')
@@ -76,15 +81,14 @@ function operations.announced()
       silent[#silent + 1] = name
     end
   end
-  local version = tonumber(call('GET', MONEY .. 'version') or 0)
-  return {call('EXISTS', MONEY .. 'complete'), version, names, silent}
+  return {call('EXISTS', MONEY .. 'complete'), announced_version(), names, silent}
 end
 
 -- {'load', account, version, nano, entry} -> {1}; {0} where the world has moved on: read again.
 function operations.load(account, version, nano, entry)
   local key = account_key(account)
   local is_whole = is_announced and call('EXISTS', MONEY .. 'complete') == 1
-  if not is_whole or tonumber(call('GET', MONEY .. 'version') or 0) ~= version then
+  if not is_whole or announced_version() ~= version then
     return {0}
   end
   local known = call('HMGET', key, 'base', 'entry')

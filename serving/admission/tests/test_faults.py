@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import redis
 
 from serving.admission.tests.parts import (
     Process,
@@ -27,54 +24,16 @@ from serving.admission.tests.parts import (
     until,
     used,
 )
+from serving.admission.tests.server import Server, server_of
 from serving.admission.values import Grant, Reason, Refusal, Subject
-from supervisor.valkey import THROWAWAY, ValkeyServer
 
 PRICE = (1_000, 2_000)
 CALL = 50_000
 
 
-@dataclass
-class Server:
-    """A Valkey that may be killed and started again on the same socket."""
-
-    server: ValkeyServer
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return self.server.urls().redis
-
-    @property
-    def client(self) -> redis.Redis:
-        return redis.Redis.from_url(self.url)
-
-    def start(self) -> None:
-        self.server.prepare()
-        with (self.server.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.server.argv(), stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
-        while not self.server.answers():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def signal(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
-            self.process.wait()
-
-
 @pytest.fixture
 def servers(run_dir: Path, tmp_path: Path) -> Iterator[list[Server]]:
-    name = tmp_path.name[-20:]
-    found = [
-        Server(ValkeyServer(run_dir / f"{name}-{index}", settings=THROWAWAY)) for index in range(2)
-    ]
+    found = [server_of(run_dir / f"{tmp_path.name[-20:]}-{index}") for index in range(2)]
     yield found
     for one in found:
         one.kill()
@@ -131,27 +90,21 @@ async def test_a_failover_that_lost_writes(servers: list[Server], ledger: StandI
     primary, replica = servers
     primary.start()
     replica.start()
+    replica.follow(primary)
     process = await started(primary.url, "w", ledger=ledger, timeout_seconds=0.1)
     first = await granted(process, request(1, subjects=prepaid(), price=PRICE))
     await process.admission.flush()
-    copy(primary.client, replica.client)  # what replication brought before the link was cut
+    replica.client.replicaof("127.0.0.1", 1)  # its link is cut: what follows is lost
     process.admission.settle(first, used(10, 20, cost_nano=CALL))
     await granted(process, request(2, subjects=prepaid(), price=PRICE))
     await process.admission.flush()
     primary.kill()
     await until(lambda: not process.link.is_up)
-    replica.server.socket_path.replace(primary.server.socket_path)
-    process.link._address = replace(process.link._address, password=replica.server.password)
+    replica.client.replicaof("NO", "ONE")
+    replica.stand_in_for(primary)
     await until(lambda: process.admission.is_money_ready, seconds=20)
     await overrun(process, ledger, held=2)
     await process.stop()
-
-
-def copy(source: redis.Redis, target: redis.Redis) -> None:
-    for key in source.scan_iter():
-        dumped = source.dump(key)
-        assert isinstance(dumped, bytes)
-        target.restore(key, 0, dumped, replace=True)
 
 
 async def test_an_old_primary_that_comes_back_is_not_believed(
