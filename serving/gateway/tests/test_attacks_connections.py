@@ -10,10 +10,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kernel.keys import key_new
+from serving.gateway.principals import Limits
 from serving.gateway.tests import raw
 from serving.gateway.tests.attacks import CHAT, HELLO, cpu_seconds, rss_bytes
 from serving.gateway.tests.stack import Stack, until
@@ -84,6 +87,28 @@ def test_a_stream_that_nobody_reads_is_cut_and_gives_everything_back(bare: Stack
         ended = until(lambda: engine.lines("end"), seconds=15, what="the cut")
         assert ended[0]["ended"] == "aborted"
     until(lambda: bare.slots_held() == 0)
+
+
+def test_an_organization_has_no_more_open_than_its_share(bare: Stack) -> None:
+    """A09: beyond it 429, and room again as soon as one of them goes."""
+    tenant, other = bare.tenant("support"), bare.tenant("legal")
+    share = Limits(scope="organization", id=tenant.organization, concurrency=2)
+    key = key_new("live")
+    bare.enter_key(key, tenant, key_id="limited", limits=(share,))
+    limited = replace(tenant, key=key)
+    bare.engine("--token-ms", "50")
+    bare.serve()
+    with ExitStack() as opened:
+        for _ in range(2):
+            stream = opened.enter_context(raw.connected(bare.port))
+            stream.sendall(streamed(limited, 2000))
+            raw.read_all_until(stream, b'"content":')
+        refused = raw.ask(bare.port, raw.request(CHAT, HELLO, key=key))
+        assert (refused.status, refused.code) == (429, "concurrency")
+        assert refused.headers["x-should-retry"] == "true"
+        hello = {**HELLO, "model": "legal"}
+        assert raw.ask(bare.port, raw.request(CHAT, hello, key=other.key)).status == 200
+    until(lambda: raw.ask(bare.port, raw.request(CHAT, HELLO, key=key)).status == 200)
 
 
 @pytest.mark.parametrize("data", SMUGGLING.values(), ids=SMUGGLING.keys())

@@ -397,3 +397,15 @@ def test_a_limit_is_a_429_that_the_client_sits_out(
     assert refused[0].headers["x-ratelimit-remaining-requests"] == "0"
     assert naps[0] == int(refused[0].headers["retry-after-ms"]) / 1000
     assert int(refused[0].headers["retry-after"]) >= naps[0]
+
+
+def test_the_same_key_for_another_request_is_a_conflict_and_final(
+    shared: Stack, recorder: Recorder
+) -> None:
+    once = {"extra_headers": {"Idempotency-Key": uuid4().hex}, "model": "support", "max_tokens": 2}
+    with client_of(shared, recorder, max_retries=2) as client:
+        first = client.completions.create(prompt="One", **once)
+        assert client.completions.create(prompt="One", **once).choices == first.choices
+        with pytest.raises(openai.ConflictError):
+            client.completions.create(prompt="Two", **once)
+    assert [exchange.status for exchange in recorder.exchanges] == [200, 200, 409]
