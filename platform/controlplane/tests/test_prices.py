@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,7 +14,9 @@ from django.test import Client
 from django.utils import timezone
 
 from billing.models import Price
-from controlplane.demo import CALLER, PRICE
+from billing.selectors import price_at
+from controlplane.demo import CALLER, PRICE, base_register
+from controlplane.engine.base import DemoBase, file_digests
 from controlplane.prices import base_price_ensure, base_price_set
 from controlplane.publishing import documents
 from kernel.errors import NotFound
@@ -21,6 +24,7 @@ from serving.changes import CHANNEL
 from serving.contracts import Price as RoutePrice
 from serving.contracts import RoutesDocument
 from serving.tests import factories
+from serving.tests.test_catalogue import folder_of
 from tenants.models import User
 from tenants.scope import platform_scope
 from tenants.tests.factories import SYSTEM
@@ -61,6 +65,14 @@ def test_the_demo_prices_its_base_model_once_and_leaves_an_operators_price_alone
     base_price_ensure("tiny", caller=CALLER, **PRICE)
     base_price_ensure("tiny", caller=CALLER, input_nano=1, cached_input_nano=1, output_nano=1)
     assert [price.input_nano for price in Price.objects.all()] == [PRICE["input_nano"]]
+
+
+def test_what_the_demo_registers_has_a_price(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "tiny")
+    registered = base_register(DemoBase("tiny", folder, file_digests(folder)))
+    found = price_at(registered.slug, timezone.now())
+    assert found is not None
+    assert (found.output_nano, found.created_by) == (PRICE["output_nano"], "demo")
 
 
 def test_an_operator_sets_it_by_command() -> None:
