@@ -39,6 +39,7 @@ def client_address(peer: str, forwarded: bytes | None, proxies: Proxies) -> str:
     return address
 
 
+@lru_cache(maxsize=8192)
 def neighbourhood(address: str) -> str:
     """What tells one client from another: an IPv4 address, or an IPv6 /64 (one host has it all)."""
     parsed = _parsed(address)
@@ -47,6 +48,7 @@ def neighbourhood(address: str) -> str:
     return address if parsed is None else str(parsed)
 
 
+@lru_cache(maxsize=8192)  # behind a proxy it is asked with every request
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(text)

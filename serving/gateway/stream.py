@@ -32,6 +32,7 @@ PLAIN_EXTRAS = re.compile(
     rb'|(?:prompt|completion)_tokens_details)":null'
 )
 _LOGPROBS = b'"logprobs":{"content":'
+_NO_LOGPROBS = b'"logprobs":null,"finish_reason":null'  # how most chunks of a chat end
 _LOGPROBS_AS_PUBLISHED = b'"logprobs":{"refusal":null,"content":'
 
 Count = Annotated[int, Meta(ge=0, le=2**40)]
@@ -206,7 +207,7 @@ class EventFilter:
         middle = data[len(self._head) : cut - len(_USUAL_CHOICE)]
         if b"_ids" in middle:
             middle = EXTRAS.sub(b"", middle)
-        if _LOGPROBS in middle:
+        if not middle.endswith(_NO_LOGPROBS) and _LOGPROBS in middle:
             middle = middle.replace(_LOGPROBS, _LOGPROBS_AS_PUBLISHED)
         return b"".join((self._named_head, middle, _CHOICE_END))
 
