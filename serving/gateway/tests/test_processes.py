@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -192,6 +193,39 @@ def _closed_streams(made: Stack) -> list[str]:
     settled = [fact for folder in writer_folders(journal) for fact in settles_of(folder)]
     long = [f for f in settled if f.quantities["output"] > 2 or f.completeness != "final"]
     return ["final" if fact.completeness == "final" else "cut" for fact in long]
+
+
+CLOCK = """
+import time
+from pathlib import Path
+_time, _jump = time.time, Path(__file__).with_name("jump")
+time.time = lambda: _time() + float(_jump.read_text())
+"""
+
+
+@pytest.mark.parametrize("seconds", [600.0, 86_400.0], ids=["ten-minutes", "a-day"])
+def test_a_process_whose_clock_jumps_serves_on_and_dates_as_redis_does(
+    bare: Stack, tmp_path: Path, *, seconds: float
+) -> None:
+    """F28: forwards, back, and backwards, while it serves."""
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    jump, made_ready = tmp_path / "jump", tmp_path / "next"
+    jump.write_text("0")
+    tenant = bare.tenant("support")
+    bare.engine()
+    bare.serve(1, PYTHONPATH=str(tmp_path))
+    started, statuses = time.time(), []
+    for offset in (seconds, 0.0, -seconds, 0.0):
+        made_ready.write_text(str(offset))
+        made_ready.rename(jump)
+        over_at = time.monotonic() + 1.2
+        while time.monotonic() < over_at:
+            statuses.append(raw.ask(bare.port, question(tenant)).status)
+    assert set(statuses) == {200}
+    dates = [fact.occurred_at / 1e6 for fact in facts(bare.home)]
+    assert len(dates) == len(statuses)
+    assert started - 1 <= min(dates)
+    assert max(dates) <= time.time() + 1
 
 
 def test_slots_of_a_killed_process_lapse_with_their_lease(bare: Stack) -> None:
