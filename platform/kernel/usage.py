@@ -83,7 +83,9 @@ def cost_nano(quantities: Mapping[str, int], rates: Mapping[str, int]) -> int:
     """Nano-USD: every class by its rate; input that came from the cache by the cache's alone."""
     if not rates:
         return 0
-    total = sum(count * rates.get(name, 0) for name, count in quantities.items())
+    total = 0
+    for name, count in quantities.items():
+        total += count * rates.get(name, 0)
     return total - quantities.get("cached_input", 0) * rates.get("input", 0)
 
 
