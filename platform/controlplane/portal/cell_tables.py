@@ -86,6 +86,8 @@ def gateway_tables(found: Sequence[Gateway]) -> tuple[Table, ...]:
                 _("Connections"),
                 _("Streams"),
                 _("Slots held"),
+                _("Waiting"),
+                _("Money"),
             ],
             rows=[_process(each) for each in found],
             empty=_("No gateway has spoken in this cell."),
@@ -183,6 +185,8 @@ def _process(each: Gateway) -> list[str]:
         str(each.gauge("connections")),
         str(each.gauge("streams")),
         str(each.gauge("slots_held")),
+        str(each.gauge("waiting")),
+        _("ready") if each.gauge("money_ready") else _("waits"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""From the service that sets a limit to the gateway that holds to it."""
+"""From the service that sets a limit to the gateway that holds to it, and what operators see of it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import redis
+from django.utils import timezone
 from pytest_django import Settings
 
+from controlplane.cell import cell_now
+from controlplane.gateways import gateways_now
 from controlplane.limits import limits_now
 from serving.gateway.tests import raw
-from serving.gateway.tests.stack import Servers, Stack, Tenant, stack
+from serving.gateway.tests.stack import Servers, Stack, Tenant, stack, until
 from tenants.models import Organization
+from tenants.scope import platform_scope
 from tenants.services import NewKey, key_limits_set
 from tenants.tests.factories import SYSTEM, make_key, make_organization
 
@@ -51,13 +56,13 @@ def key(gateway: Stack, acme: Organization, settings: Settings) -> NewKey:
     made = make_key(acme)
     project = str(made.key.project_id)
     gateway.tenants.append(Tenant(str(acme.id), project, "", "", ("support",)))
-    gateway.engine()
+    gateway.engine("--token-ms", "30", "--tokens", "100", slots=1)
     gateway.serve(TESSERA_KEY_PEPPER=settings.TESSERA_KEY_PEPPER)
     return made
 
 
-def ask(gateway: Stack, key: NewKey) -> raw.Answer:
-    body = {"model": "support", "prompt": "x", "max_tokens": 1}
+def ask(gateway: Stack, key: NewKey, *, tokens: int = 1) -> raw.Answer:
+    body = {"model": "support", "prompt": "x", "max_tokens": tokens}
     return raw.ask(gateway.port, raw.request("/v1/completions", body, key=key.secret))
 
 
@@ -82,3 +87,28 @@ def test_a_limit_holds_within_five_seconds_and_is_shown_as_used(
     assert (shown.tokens.limit, shown.tokens.remaining) == (1, 0)
     key_limits_set(acme.id, key.key.id, caller=SYSTEM, limits={"tokens_per_minute": None})
     assert until_status(gateway, key, 200) <= LONGEST_SECONDS + GRACE_SECONDS
+
+
+def test_operators_see_what_runs_waits_and_is_held(
+    gateway: Stack, acme: Organization, key: NewKey
+) -> None:
+    """The page reads plain keys: this holds it to what admission writes."""
+    with ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(ask, gateway, key, tokens=100) for _ in range(3)]
+
+        def seen() -> bool:
+            with platform_scope():
+                pools = cell_now().pools
+            return bool(pools) and (pools[0].taken, pools[0].waiting) == (1, 2)
+
+        until(seen, seconds=20, what="one call runs and two wait")
+        with platform_scope():
+            now = cell_now()
+        assert [each.result().status for each in asked] == [200, 200, 200]
+    (pool,) = now.pools
+    waiting = {tier.tier: dict(tier.tenants) for tier in pool.tiers if tier.calls}
+    assert waiting == {"standard": {str(acme.id): 2}}
+    assert now.epoch is not None
+    assert 0 <= now.at - now.epoch.since < 600
+    shown = {each.name: each.gauge("redis_up") for each in gateways_now(at=timezone.now())}
+    assert shown == {"node/0": 1}
