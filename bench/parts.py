@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from . import gateway, memory, rate, routing, spike, streams, strict, trace
+from . import fairness, gateway, memory, rate, routing, spike, streams, strict, trace
 from .kills import run as kills
 from .results import Row
 
@@ -30,6 +30,7 @@ PARTS = (
     Part("streams", streams.measure),
     Part("trace", trace.measure, trace.missing),
     Part("routing", routing.measure),
+    Part("fairness", fairness.measure),
     Part("spike", spike.measure, trace.missing),
     Part("memory", memory.measure),
     Part("strict", strict.measure),
