@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import msgspec
 import redis
@@ -36,7 +37,7 @@ from .processes import running, wait_until
 
 CLUSTER = "local"
 POOL = "pool"
-VERSION = "version"
+VERSION = str(UUID(int=5))
 DIGEST = "d" * 64
 CONTEXT_TOKENS = 32_768
 
@@ -124,7 +125,7 @@ def _route(tenant: Tenant, model: str) -> Route:
         organization=tenant.organization,
         project=tenant.project,
         name=model,
-        deployment=model,
+        deployment=str(uuid5(NAMESPACE_OID, model)),  # usage is booked on ids
         created=0,
         arms=(arm,),
         price=Price(version="price-1", input=100, cached_input=10, output=400),

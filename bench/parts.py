@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from . import fairness, gateway, memory, rate, routing, spike, streams, strict, trace
+from . import fairness, gateway, memory, overrun, rate, routing, spike, streams, strict, trace
 from .kills import run as kills
 from .results import Row
 
@@ -33,6 +33,7 @@ PARTS = (
     Part("fairness", fairness.measure),
     Part("spike", spike.measure, trace.missing),
     Part("memory", memory.measure),
+    Part("overrun", overrun.measure),
     Part("strict", strict.measure),
     Part("kills", kills.measure),
 )

@@ -10,6 +10,7 @@ from bench import memory
 from bench.load.stamped import Delays
 from bench.load.trace import Ask, read, window
 from bench.memory import growth_percent
+from bench.overrun import overrun_rows
 from bench.spike import TIERS, Call, Effort, seen, spike_rows, tier_of, traffic
 from bench.streams import Crowd, Seen, crowd_rows
 from bench.trace import Found, trace_rows
@@ -103,3 +104,10 @@ def test_a_spike_is_judged_by_premiums_aim_and_by_the_order_of_refusals() -> Non
         (0, True),
         (1.0, False),  # standard was refused where free was not
     ]
+
+
+def test_one_nano_beyond_a_balance_is_an_overrun_and_what_is_left_is_none() -> None:
+    beyond, _ = overrun_rows(given=1000, spent=1001, callers=5)
+    within, spent = overrun_rows(given=1000, spent=990, callers=5)
+    assert (beyond.value, beyond.met) == (1.0, False)
+    assert (within.value, within.met, spent.value) == (0.0, True, 99.0)
