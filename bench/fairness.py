@@ -204,8 +204,9 @@ def measure(*, short: bool) -> list[Row]:
         server = ValkeyServer(Path(folder) / "valkey", settings=THROWAWAY)
         with server.running() as urls:
             client = redis.Redis.from_url(urls.redis)
-            rows = _overload(client, seconds=60 if short else 300)
-            return rows + _isolation(client, seconds=25 if short else 60)
+            pools = (SMALL_POOL * 8,) if short else (SMALL_POOL * 8, LARGE_POOL)
+            rows = _overload(client, seconds=60 if short else 180)
+            return rows + _isolation(client, pools, seconds=25)
 
 
 def _overload(client: redis.Redis, *, seconds: float) -> list[Row]:
@@ -246,14 +247,14 @@ def _overload(client: redis.Redis, *, seconds: float) -> list[Row]:
     return rows
 
 
-def _isolation(client: redis.Redis, *, seconds: float) -> list[Row]:
+def _isolation(client: redis.Redis, pools: Sequence[int], *, seconds: float) -> list[Row]:
     """One asks for a tenth of the pool, the other for three times all of it."""
 
     def chat(chance: random.Random) -> tuple[int, int]:
         return 512, chance.randint(50, 350)
 
     rows = []
-    for pool in (SMALL_POOL * 8, LARGE_POOL):
+    for pool in pools:
         capacity = pool / (512 * PREFILL_SECONDS + 200 * DECODE_SECONDS)
         quiet = {"quiet": capacity / 10}
         both = quiet | {"flood": capacity * 3}
