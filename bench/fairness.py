@@ -137,6 +137,7 @@ def simulate(calls: Sequence[Call], scheduler: Scheduler, *, seconds: float) -> 
     by_number = {call.number: call for call in calls}
     done = dict.fromkeys(seen.first_tokens, 0.0)
     running: dict[int, float] = {}
+    waiting: set[int] = set()
     endings: list[tuple[float, int]] = []
     arrivals = deque(calls)
     sample_at = SAMPLE_SECONDS
@@ -145,6 +146,7 @@ def simulate(calls: Sequence[Call], scheduler: Scheduler, *, seconds: float) -> 
         for number in numbers:
             call = by_number[number]
             running[number] = now
+            waiting.discard(number)
             heapq.heappush(endings, (now + call.seconds, number))
             if call.at >= WARM_UP_SECONDS:
                 seen.first_tokens[call.client].append(
@@ -165,7 +167,11 @@ def simulate(calls: Sequence[Call], scheduler: Scheduler, *, seconds: float) -> 
             done[call.client] += call.service
             begin(scheduler.end(call), now)
         else:
-            begin(scheduler.arrive(call := arrivals.popleft()), now)
+            waiting.add(arrivals[0].number)
+            begin(scheduler.arrive(arrivals.popleft()), now)
+    for call in (by_number[number] for number in waiting):
+        if call.at >= WARM_UP_SECONDS:  # it waits still: so long at least
+            seen.first_tokens[call.client].append(seconds - call.at)
     return seen
 
 
