@@ -24,7 +24,7 @@ from serving.admission.batch import (
     Redis,
 )
 from serving.admission.epochs import NEEDS, Epochs
-from serving.admission.held import TIERS, Call, Holdings
+from serving.admission.held import TIERS, Call, Holdings, allowance_from
 from serving.admission.inbox import Inbox, PushLink
 from serving.admission.keys import admission_prefix, push_stream
 from serving.admission.ledger import Ledger
@@ -52,7 +52,6 @@ MONEY_SECONDS = 2.0  # how long a call waits for its accounts
 _REFUSED, _GRANTED, _QUEUED = 0, 1, 2
 _LOST_AT_MOST = 10_000
 _UNAVAILABLE_SECONDS = 1.0
-_ALLOWANCE: Final = slice(4, 10)
 _ARRIVALS: Final = slice(10, None)
 _json = msgspec.json.Encoder().encode
 
@@ -343,7 +342,7 @@ class Admission:
                 reason=Reason(reason.decode()),
                 retry_after_seconds=retry_ms / 1000,
                 subject=prepared.ids[index - 1] if index else "",
-                allowance=_allowance(prepared, answer),
+                allowance=allowance_from(answer) if prepared.limits else NO_LIMITS,
             )
         call = Call(request, prepared, answer[1])
         if answer[3]:
@@ -354,7 +353,7 @@ class Admission:
         if code == _QUEUED:
             return self._room.enter(call, position=answer[2])
         call.charged = answer[2]
-        return self._begin(call, _allowance(prepared, answer))
+        return self._begin(call, allowance_from(answer) if prepared.limits else NO_LIMITS)
 
     def _begin(self, call: Call, allowance: Allowance = NO_LIMITS) -> Grant:
         self._holdings.calls[call.grant_id] = call
@@ -390,18 +389,4 @@ def _balance_unavailable(prepared: Prepared) -> Refusal:
         reason=Reason.BALANCE_UNAVAILABLE,
         retry_after_seconds=_UNAVAILABLE_SECONDS,
         subject=prepared.hard_subject,
-    )
-
-
-def _allowance(prepared: Prepared, answer: Answer) -> Allowance:
-    if not prepared.limits:
-        return NO_LIMITS
-    limit, remaining, reset, limit_tokens, remaining_tokens, reset_tokens = answer[_ALLOWANCE]
-    return Allowance(
-        limit_requests=limit or None,
-        remaining_requests=remaining if limit else None,
-        reset_requests_seconds=reset / 1e6 if limit else None,
-        limit_tokens=limit_tokens or None,
-        remaining_tokens=remaining_tokens if limit_tokens else None,
-        reset_tokens_seconds=reset_tokens / 1e6 if limit_tokens else None,
     )

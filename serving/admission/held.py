@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from serving.admission.prepared import Prepared
@@ -124,3 +124,16 @@ def _chunks(named: dict[str, list[str]]) -> list[list[str]]:
         for name, grants in named.items()
         for start in range(0, len(grants), _CHUNK)
     ]
+
+
+def allowance_from(answer: Sequence[int]) -> Allowance:
+    """Of what the script answered to ``admit``, granted or refused."""
+    limit, remaining, reset, limit_tokens, remaining_tokens, reset_tokens = answer[4:10]
+    return Allowance(
+        limit_requests=limit or None,
+        remaining_requests=remaining if limit else None,
+        reset_requests_seconds=reset / 1e6 if limit else None,
+        limit_tokens=limit_tokens or None,
+        remaining_tokens=remaining_tokens if limit_tokens else None,
+        reset_tokens_seconds=reset_tokens / 1e6 if limit_tokens else None,
+    )

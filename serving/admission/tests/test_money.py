@@ -264,3 +264,18 @@ async def test_callers_who_leave_while_asking_hold_nothing(
     assert account(redis_client, process)["held"] == CALL
     assert redis_client.zcard(f"{admission_prefix(CELL)}running:key:k") == 1
     assert redis_client.zcard(f"{admission_prefix(CELL)}slots:pool") == 1
+
+
+async def test_of_two_hundred_calls_at_once_ten_start_where_ten_are_covered(
+    process: Process, redis_client: redis.Redis, redis_url: str, ledger: StandInLedger
+) -> None:
+    """A13: at once, over two processes."""
+    other = await started(redis_url, "other", ledger=ledger)
+    await granted(other, request("first", subjects=prepaid("rich"), price=(0, 0)))
+    asks = [request(n, slots=1_000, subjects=prepaid(), price=PRICE) for n in range(200)]
+    answers = await asyncio.gather(
+        *((process, other)[n % 2].admission.admit(ask) for n, ask in enumerate(asks))
+    )
+    assert sum(isinstance(answer, Grant) for answer in answers) == 10
+    assert account(redis_client, process)["held"] == 10 * CALL
+    await other.stop()
