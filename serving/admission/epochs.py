@@ -105,12 +105,15 @@ class Epochs:
             await self._batch.ask(["close_writer", writer, chunk, is_last])
 
     async def _announce(self, ledger: Ledger) -> None:
+        is_said = False
         while not self._batch.announced:
             try:
                 if await self._entered(ledger):
                     await self._announce_once()
             except LedgerUnavailable:
-                log.info("not in the roster yet: the ledger is away")
+                if not is_said:
+                    log.warning("not in the roster yet: the ledger is away; prepaid calls wait")
+                is_said = True
             except RedisDown:
                 return  # its return begins anew
             if not self._batch.announced:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from kernel.clock import micros, monotonic
@@ -29,6 +30,7 @@ from serving.gateway.fields import Wanted
 from serving.gateway.metrics import Metrics
 from serving.gateway.principals import Limits, Principal
 from serving.gateway.refusals import refused
+from serving.gateway.settle import UNUSED
 from serving.gateway.what import Target
 
 # What a chat template adds at most to a body that is counted whole: roles and markers of a message
@@ -119,7 +121,7 @@ async def take(
     answer = await admission.admit(request)
     if isinstance(answer, Queued):
         since = monotonic()
-        answer = await answer.granted
+        answer = await _granted(admission, answer)
         metrics.observe("tessera_gateway_queue_seconds", monotonic() - since)
     if isinstance(answer, Refusal):
         metrics.count("tessera_gateway_refusals_total", "reason", answer.reason)
@@ -130,6 +132,18 @@ async def take(
 def most(request: AdmissionRequest, grant: Grant) -> tuple[int, int]:
     """The input and output tokens, over all answers, that a grant holds money for."""
     return request.demand.input_tokens, request.demand.choices * grant.output_tokens
+
+
+async def _granted(admission: Admission, queued: Queued) -> Grant | Refusal:
+    """A client that leaves at the very moment of the grant leaves nothing taken."""
+    try:
+        return await queued.granted
+    except asyncio.CancelledError:
+        if queued.granted.done() and not queued.granted.cancelled():
+            late = queued.granted.result()
+            if isinstance(late, Grant):
+                admission.settle(late, UNUSED)
+        raise
 
 
 def granted_limit(limit: int | None, request: AdmissionRequest, grant: Grant) -> int | None:

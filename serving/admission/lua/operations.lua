@@ -80,8 +80,14 @@ function operations.admit(grant, pool, slots, subjects, demand, place, is_final)
   slots_are(pool, slots)
   dispatch(pool)
   local tenant, tier, weight = place[1], place[2], place[3]
-  local is_free = call('EXISTS', queue_key(pool, 'waiters')) == 0
-    and lease_count(slots_key(pool)) < slots
+  local kept = 0
+  if tier == 1 then
+    premium_comes(pool)
+  else
+    kept = reserve_of(pool, slots)
+  end
+  local is_free = lease_count(slots_key(pool)) < slots - kept
+    and (call('EXISTS', queue_key(pool, 'waiters')) == 0 or tier == 1 and may_pass_over(pool))
   if not is_free then
     if place[4] <= 0 then
       return with_allowance({REFUSED, 'pool_full', 1000, 0}, allowance)
@@ -102,6 +108,9 @@ function operations.admit(grant, pool, slots, subjects, demand, place, is_final)
   else
     local waiter = {writer, tier, tenant, weight, now + place[4], place[5], demand[1], output_in_all}
     waiter_add(pool, grant, waiter, now_us)
+    if tier == 1 then
+      dispatch(pool)
+    end
     answer = {QUEUED, output_tokens, call('HLEN', queue_key(pool, 'waiters')), unchecked}
   end
   with_allowance(answer, allowance)

@@ -3,6 +3,7 @@
 --
 --   queue:<pool>:state            hash: slots, bytes, passed (grants in a row that passed over a
 --                                 lower tier), average (output tokens of a call), bytes:<tenant>
+--   queue:<pool>:premium          there while premium calls come
 --   queue:<pool>:waiters          hash: grant -> msgpack waiter
 --   queue:<pool>:deadlines        sorted set: grant by when it stops waiting (ms)
 --   queue:<pool>:counters:<tier>  hash: tenant -> service; '=last' -> who left the queue last
@@ -14,6 +15,8 @@
 local TIERS = 3
 local SERVICE_OF_INPUT, SERVICE_OF_OUTPUT = 1, 2
 local ONE_IN = 8 -- so many grants of a queue, one goes to a tier that is passed over
+local RESERVED = 8 -- while premium calls come, one slot in so many is kept free for the next of them
+local PREMIUM_MS = 60000
 local FIRST_AVERAGE = 256
 local SMOOTHING = 0.05
 local IDLE_SECONDS = 3600
@@ -137,12 +140,38 @@ local function tier_passed_over(pool, above)
   return longest
 end
 
-local function tier_next(pool)
+-- A slot is not taken from a call that has it. A burst of premium calls meets its aim only where
+-- slots were kept free for it.
+local function reserve_of(pool, slots)
+  return call('EXISTS', queue_key(pool, 'premium')) * math.floor(slots / RESERVED)
+end
+
+local function premium_comes(pool)
+  call('SET', queue_key(pool, 'premium'), 1, 'PX', PREMIUM_MS)
+end
+
+-- Whether a premium call may begin although lower tiers wait: until it is their turn.
+local function may_pass_over(pool)
+  local state = queue_key(pool, 'state')
+  if call('EXISTS', queue_key(pool, 'arrivals:1')) == 1
+    or tonumber(call('HGET', state, 'passed') or 0) + 1 >= ONE_IN
+  then
+    return false
+  end
+  call('HINCRBY', state, 'passed', 1)
+  return true
+end
+
+-- `is_reserved`: the slot is one of those kept for premium calls.
+local function tier_next(pool, is_reserved)
   local top = nil
   for tier = TIERS, 1, -1 do
     if call('EXISTS', queue_key(pool, 'arrivals:' .. tier)) == 1 then
       top = tier
     end
+  end
+  if is_reserved and top and top > 1 then
+    return nil
   end
   local below = top and tier_passed_over(pool, top)
   if not below then
@@ -173,10 +202,10 @@ local function dispatch(pool)
   if call('EXISTS', queue_key(pool, 'waiters')) == 0 then
     return
   end
-  local free = tonumber(call('HGET', queue_key(pool, 'state'), 'slots') or 0)
-    - lease_count(slots_key(pool))
+  local slots = tonumber(call('HGET', queue_key(pool, 'state'), 'slots') or 0)
+  local free, reserve = slots - lease_count(slots_key(pool)), reserve_of(pool, slots)
   while free > 0 do
-    local tier = tier_next(pool)
+    local tier = tier_next(pool, free <= reserve)
     if not tier then
       return
     end

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 TIERS = (1, 2, 3)
 ONE_IN = 8
+RESERVED = 8
 FIRST_AVERAGE = 256.0
 SMOOTHING = 0.05
 MAY_FILL = {1: 1.0, 2: 0.75, 3: 0.5}
@@ -35,6 +36,7 @@ class Model:
     counters: dict[tuple[int, str], float] = field(default_factory=lambda: defaultdict(float))
     last: dict[int, str] = field(default_factory=dict)
     passed: int = 0
+    premium_comes: bool = False
     average: float | None = None
     arrivals: int = 0
 
@@ -45,7 +47,9 @@ class Model:
         others = self._dispatch()
         self.arrivals += 1
         waiter = Waiter(grant, tier, tenant, weight, *tokens, self.arrivals)
-        if not self.waiting and len(self.taken) < self.slots:
+        self.premium_comes |= tier == 1
+        kept = 0 if tier == 1 else self._reserve()
+        if len(self.taken) < self.slots - kept and self._may_begin(tier):
             self._lift(tier, tenant)
             self._seat(waiter)
             return "granted", others
@@ -54,7 +58,7 @@ class Model:
             return "queue_full", others
         self._lift(tier, tenant)
         self.waiting.append(waiter)
-        return "queued", others
+        return "queued", others + (self._dispatch() if tier == 1 else [])
 
     def settle(self, waiter: Waiter, charged: int, used: tuple[int, int]) -> list[str]:
         self.taken.discard(waiter.grant)
@@ -81,8 +85,10 @@ class Model:
 
     def _dispatch(self) -> list[str]:
         granted = []
-        while self.waiting and len(self.taken) < self.slots:
-            tier = self._tier()
+        while self.waiting and (free := self.slots - len(self.taken)) > 0:
+            tier = self._tier(is_reserved=free <= self._reserve())
+            if tier is None:
+                break
             in_tier = [one for one in self.waiting if one.tier == tier]
             tenant = min({one.tenant for one in in_tier}, key=lambda one: self._order(tier, one))
             waiter = next(one for one in in_tier if one.tenant == tenant)
@@ -94,8 +100,21 @@ class Model:
     def _order(self, tier: int, tenant: str) -> tuple[float, str]:
         return self.counters[tier, tenant], tenant
 
-    def _tier(self) -> int:
+    def _reserve(self) -> int:
+        return self.slots // RESERVED if self.premium_comes else 0
+
+    def _may_begin(self, tier: int) -> bool:
+        if not self.waiting:
+            return True
+        if tier > 1 or any(one.tier == 1 for one in self.waiting) or self.passed + 1 >= ONE_IN:
+            return False
+        self.passed += 1
+        return True
+
+    def _tier(self, *, is_reserved: bool) -> int | None:
         top = min(one.tier for one in self.waiting)
+        if is_reserved and top > 1:
+            return None
         below = [one for one in self.waiting if one.tier > top]
         if not below:
             return top

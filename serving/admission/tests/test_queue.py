@@ -75,6 +75,30 @@ async def test_a_pool_at_zero_waits_for_its_first_replica(cell: list[Process]) -
     assert not second.granted.done()
 
 
+async def test_while_premium_calls_come_some_slots_are_kept_for_the_next(
+    cell: list[Process],
+) -> None:
+    here, there = cell
+    here.admission.settle(await granted(here, request("gone", slots=16, tier="premium")), used())
+    for number in range(14):
+        await granted(here, request(number, slots=16))
+    others = [await queued(there, waiting(100 + number, slots=16)) for number in range(3)]
+    begun = [
+        await granted(there, request(200 + number, slots=16, tier="premium")) for number in range(2)
+    ]
+    last = await queued(there, request(202, slots=16, tier="premium", wait_seconds=20.0))
+    there.admission.settle(begun[0], used())
+    assert isinstance(await asyncio.wait_for(last.granted, 5), Grant)
+    assert not any(one.granted.done() for one in others)
+
+
+async def test_without_premium_calls_every_slot_is_everybody_s(cell: list[Process]) -> None:
+    here, _ = cell
+    for number in range(16):
+        await granted(here, request(number, slots=16))
+    await queued(here, waiting(16, slots=16))
+
+
 async def test_waiting_ends_in_time_and_gives_everything_back(
     cell: list[Process], redis_client: redis.Redis
 ) -> None:

@@ -19,9 +19,11 @@ WEIGHTS = {"ada": 1, "bob": 1, "cleo": 2, "dan": 4}
 BOUND, TENANT_BOUND = 12, 5
 CODES = {1: "granted", 2: "queued"}
 
+SLOTS = st.sampled_from((0, 1, 2, 3, 4, 4, 8, 9, 16))  # from eight on some are kept for premium
+
 arrival = st.tuples(
     st.just("admit"),
-    st.integers(0, 4),
+    SLOTS,
     st.sampled_from(TENANTS),
     st.sampled_from((1, 2, 2, 3)),
     st.integers(1, 2000),
@@ -29,7 +31,7 @@ arrival = st.tuples(
 )
 ending = st.tuples(st.just("settle"), st.integers(0, 99), st.integers(1, 2000), st.integers(0, 999))
 leaving = st.tuples(st.just("leave"), st.integers(0, 99))
-pumping = st.tuples(st.just("pump"), st.integers(0, 4))
+pumping = st.tuples(st.just("pump"), SLOTS)
 steps = st.lists(
     st.one_of(arrival, arrival, ending, ending, leaving, pumping), min_size=40, max_size=90
 )

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
-from serving.admission.values import AdmissionRequest, Grant, Money, Reason, Refusal, Used
+from serving.admission.values import (
+    AdmissionRequest,
+    Grant,
+    Money,
+    Queued,
+    Reason,
+    Refusal,
+    Used,
+)
 from serving.contracts import Price
 from serving.gateway import hold
 from serving.gateway.api import client_seconds
@@ -13,6 +23,7 @@ from serving.gateway.errors import Busy
 from serving.gateway.fields import Wanted, parse_chat, parse_completion
 from serving.gateway.metrics import Metrics
 from serving.gateway.principals import Limits, Principal
+from serving.gateway.settle import UNUSED
 from serving.gateway.tests.test_where import POOL, arm, directory, endpoint, principal, route
 from serving.gateway.what import Target
 
@@ -154,3 +165,37 @@ def test_a_pool_at_rest_is_a_target_where_nothing_else_answers() -> None:
     alone = directory(routes=routes, pools=pools)
     assert alone.target(principal(), "model").pool.id == "resting"
     assert alone.slots("resting") == 0
+
+
+class Queueing(Refusing):
+    """Everybody waits; the test says for how long."""
+
+    def __init__(self) -> None:
+        self.queued: list[Queued] = []
+        self.settled: list[tuple[str, Used]] = []
+
+    async def admit(self, request: AdmissionRequest) -> Queued:  # type: ignore[override]
+        granted: asyncio.Future[Grant | Refusal] = asyncio.get_running_loop().create_future()
+        self.queued.append(Queued(grant_id=request.grant_id, position=1, granted=granted))
+        return self.queued[-1]
+
+    def settle(self, grant: Grant, used: Used) -> None:
+        self.settled.append((grant.grant_id, used))
+
+
+@pytest.mark.parametrize("is_granted", [True, False])
+async def test_who_leaves_while_it_waits_keeps_nothing(*, is_granted: bool) -> None:
+    """Also when the grant comes at the same moment."""
+    admission, metrics = Queueing(), Metrics()
+    taking = asyncio.create_task(
+        hold.take(admission, asked(principal()), model="model", metrics=metrics)
+    )
+    await asyncio.sleep(0)
+    [queued] = admission.queued
+    if is_granted:
+        queued.granted.set_result(Grant(grant_id="g", pool="pool", at=1, output_tokens=10))
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert queued.granted.cancelled() is not is_granted
+    assert admission.settled == ([("g", UNUSED)] if is_granted else [])
