@@ -85,12 +85,12 @@ def main() -> None:
     say(f"Signed in at {portal}.")
 
     acme = customer(rest, "acme", "support")
-    globex = customer(rest, "globex", "legal")
-
-    say(f"\nThree models are asked: {QUESTION!r}\n")
     support = streamed(gateway, acme, QUESTION)
+    globex = customer(rest, "globex", "legal")
     legal = streamed(gateway, globex, QUESTION)
     plain = asked_of_base(rest, acme, gateway)
+
+    say(f"\nThree models were asked: {QUESTION!r}\n")
     say(f"  Acme's support:   {support.text}")
     say(f"  Globex's legal:   {legal.text}")
     say(f"  the base model:   {plain.text}\n")
