@@ -100,7 +100,7 @@ class LocalRuntime:
         engine = Part(
             name=f"engine-{replica}",
             argv=self._engine_command(spec, replica),
-            env=environment | _ENGINE_ENVIRONMENT | _kv_cache(spec),
+            env=environment | _ENGINE_ENVIRONMENT | _kv_cache(spec) | self._compiled(),
             health=Health.http(f"unix:{self._run_dir(replica)}/{ENGINE_SOCKETS}", "/health"),
             stop_seconds=_ENGINE_STOP_SECONDS,
             all_for_one=True,
@@ -140,6 +140,13 @@ class LocalRuntime:
         if self._settings.engine_python is None:
             raise EngineNotInstalled
         return self._settings.engine_python
+
+    def _compiled(self) -> dict[str, str]:
+        """What torch compiles at an engine's first token, some 15 s, is kept with the engine."""
+        python = self._settings.engine_python
+        if python is None:
+            return {}
+        return {"TORCHINDUCTOR_CACHE_DIR": str(python.parent.parent / "compiled")}
 
     def _run_dir(self, replica: str) -> Path:
         """Short, because a Unix socket's path ends at 107 bytes."""

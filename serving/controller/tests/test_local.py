@@ -129,6 +129,12 @@ def test_no_secret_stands_in_a_command_line(tmp_path: Path) -> None:
         assert item.content["env"]["VLLM_API_KEY"] == key
 
 
+def test_what_an_engine_compiles_is_kept_for_its_next_start(tmp_path: Path) -> None:
+    local = runtime(tmp_path, engine_python=Path("/opt/engine/bin/python"), simulator=False)
+    kept = rendered(local)["engine-tiny-0"].content["env"]["TORCHINDUCTOR_CACHE_DIR"]
+    assert kept == "/opt/engine/compiled", "beside what it was compiled for, not in the run folder"
+
+
 def test_sockets_lie_where_there_is_room_for_their_names(tmp_path: Path) -> None:
     local = runtime(tmp_path / "deep", run=tmp_path / "run")
     engine = rendered(local)["engine-tiny-0"].content
