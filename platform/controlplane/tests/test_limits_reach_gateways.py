@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-import redis
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -18,7 +13,7 @@ from controlplane.cell import cell_now
 from controlplane.gateways import gateways_now
 from controlplane.limits import limits_now
 from serving.gateway.tests import raw
-from serving.gateway.tests.stack import Servers, Stack, Tenant, stack, until
+from serving.gateway.tests.stack import Stack, Tenant, until
 from tenants.models import Organization
 from tenants.scope import platform_scope
 from tenants.services import NewKey, key_limits_set
@@ -28,21 +23,6 @@ LONGEST_SECONDS = 5.0  # SECURITY.md: every change of limits
 GRACE_SECONDS = 0.5  # a machine that does other things as well
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def gateway(redis_client: redis.Redis, redis_url: str, settings: Settings) -> Iterator[Stack]:
-    """A gateway process on the control plane's own PostgreSQL and Redis; the engine is simulated."""
-    with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
-        servers = Servers(
-            folder=Path(folder),
-            database_owner=os.environ["TESSERA_DATABASE_OWNER_URL"],
-            database_gateway=os.environ["TESSERA_DATABASE_GATEWAY_URL"],
-            redis_url=redis_url,
-        )
-        with stack(servers, Path(folder)) as made:
-            settings.TESSERA_CELL = made.cell
-            yield made
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 import redis
@@ -18,7 +15,7 @@ from pytest_django import Settings
 
 from serving.contracts import cell_stream
 from serving.gateway.tests import raw
-from serving.gateway.tests.stack import Servers, Stack, Tenant, stack, until
+from serving.gateway.tests.stack import Stack, Tenant, until
 from tenants.services import NewKey, key_revoke, quota_set
 from tenants.tests.factories import SYSTEM, make_key, make_organization
 
@@ -45,21 +42,6 @@ class Uses:
         status = raw.ask(port, self.request).status
         assert status in (200, 401)
         (self.accepted if status == 200 else self.refused).append(began)
-
-
-@pytest.fixture
-def gateway(redis_client: redis.Redis, redis_url: str, settings: Settings) -> Iterator[Stack]:
-    """A gateway process on the control plane's own PostgreSQL and Redis; the engine is simulated."""
-    with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
-        servers = Servers(
-            folder=Path(folder),
-            database_owner=os.environ["TESSERA_DATABASE_OWNER_URL"],
-            database_gateway=os.environ["TESSERA_DATABASE_GATEWAY_URL"],
-            redis_url=redis_url,
-        )
-        with stack(servers, Path(folder)) as made:
-            settings.TESSERA_CELL = made.cell
-            yield made
 
 
 @pytest.fixture

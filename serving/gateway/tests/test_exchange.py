@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import pytest
 
 from kernel.errors import Unavailable
+from kernel.keys import key_mac, key_new
 from kernel.usage import UsageFact
 from serving.admission.values import AdmissionRequest, Grant, Reason, Refusal, Used
 from serving.gateway.access import Line
 from serving.gateway.answers import OpenStreams
 from serving.gateway.asking import engine_body, output_limit
-from serving.gateway.errors import Busy
+from serving.gateway.errors import Busy, Unauthorized
 from serving.gateway.exchange import Exchange
 from serving.gateway.fields import Wanted, parse_chat
 from serving.gateway.head import Limits, Request
@@ -101,7 +102,7 @@ def exchange(journal: Journal, admission: Admission) -> Exchange:
     )
 
 
-async def infer(made: Exchange, wanted: Wanted | None = None) -> Line:
+async def infer(made: Exchange, wanted: Wanted | None = None, *, mac: bytes = b"") -> Line:
     async def nobody(request: Request, reply: Reply) -> None:
         return
 
@@ -109,7 +110,7 @@ async def infer(made: Exchange, wanted: Wanted | None = None) -> Line:
     reply = Reply(door.connection(), keep_alive=True)
     line = Line(request_id="req_1", method="POST", path="/", peer="", at=0.0)
     try:
-        await made.infer(Known(b"", principal(), 0.0), wanted or parse_chat(BODY), reply, line)
+        await made.infer(Known(mac, principal(), 0.0), wanted or parse_chat(BODY), reply, line)
     finally:
         assert not reply.has_started
     return line
@@ -130,6 +131,16 @@ async def test_no_slot_is_a_503_with_the_scripts_reason_and_writes_nothing() -> 
         await infer(exchange(journal, Admission(refusal)))
     assert (caught.value.code, caught.value.retry_after_seconds) == ("pool_full", 3)
     assert journal.facts == []
+
+
+async def test_a_key_that_went_while_its_call_waited_asks_no_engine() -> None:
+    journal, admission, key = Journal(), Admission(), key_new("live")
+    made = exchange(journal, admission)
+    with pytest.raises(Unauthorized):  # it is looked up again, and nobody knows it any more
+        await made.who.identify(f"Bearer {key}".encode(), "192.0.2.1")
+    with pytest.raises(Unauthorized):
+        await infer(made, mac=key_mac(b"p" * 32, key))
+    assert (journal.facts, admission.held) == ([], [])
 
 
 async def test_an_engine_nobody_reaches_is_not_billed() -> None:
