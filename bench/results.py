@@ -56,6 +56,29 @@ class Row:
         return f"{'>=' if self.is_floor else '<='} {self.target:.4g}{' x' if by_ratio else ''}"
 
 
+def rows_beside(
+    what: str,
+    figures: Sequence[tuple[str, str, float | None]],
+    ours: Sequence[float],
+    theirs: Sequence[float | None],
+    *,
+    reference: str | None,
+) -> list[Row]:
+    """A row for each of ``figures`` (name, unit, target) of ``what``; its own value is judged."""
+    return [
+        Row(
+            name=f"{what}, {name}",
+            unit=unit,
+            value=value,
+            reference=reference,
+            reference_value=their_value,
+            target=target,
+            judges_value=True,
+        )
+        for (name, unit, target), value, their_value in zip(figures, ours, theirs, strict=True)
+    ]
+
+
 def report(name: str, rows: Sequence[Row], *, machine: str, folder: Path = FOLDER) -> Path:
     """Print the table and write the file."""
     print(table(rows))

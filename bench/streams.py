@@ -20,7 +20,7 @@ import uvloop
 from .cost import Unusable
 from .load.stamped import Delays, held_streams
 from .processes import cpu_seconds, pss_bytes
-from .results import Row
+from .results import Row, rows_beside
 from .ways import BRISK, SLOW, Way, Ways, open_ways
 
 PSS_TARGET_KB = 40.0
@@ -83,20 +83,7 @@ def crowd_rows(ways: Ways, seen: dict[str, Seen], crowd: Crowd) -> list[Row]:
     nginx = seen[reference].less(direct) if reference else None
     theirs = [None] * 4 if nginx is None else nginx.figures()
     what = f"{crowd.streams:,} streams at {crowd.rate:.0f} chunks/s"
-    rows = [
-        Row(
-            name=f"{what}, {figure}",
-            unit=unit,
-            value=value,
-            reference=reference,
-            reference_value=their_value,
-            target=target,
-            judges_value=True,
-        )
-        for (figure, unit, target), value, their_value in zip(
-            _FIGURES, ours.less(direct).figures(), theirs, strict=True
-        )
-    ]
+    rows = rows_beside(what, _FIGURES, ours.less(direct).figures(), theirs, reference=reference)
     straight = f"{what}, straight to the engine, chunk p99"
     return [Row(name=straight, unit="ms", value=direct.p99), *rows]
 

@@ -21,7 +21,7 @@ import uvloop
 from .backing import ROOT
 from .gateways import CONTEXT_TOKENS
 from .load.trace import Ask, read, replay, window
-from .results import Row, report, this_machine
+from .results import Row, report, rows_beside, this_machine
 from .streams import raise_descriptor_limit
 from .ways import BRISK, Way, Ways, open_ways
 
@@ -109,20 +109,7 @@ def trace_rows(ways: Ways, found: dict[str, Found], seconds: float) -> list[Row]
     nginx = found[reference].less(direct) if reference else None
     theirs = [None] * len(_FIGURES) if nginx is None else nginx.figures()
     what = f"{seconds:.0f} s of the trace at {SPEED:.0f} x"
-    rows = [
-        Row(
-            name=f"{what}, {figure}",
-            unit=unit,
-            value=value,
-            reference=reference,
-            reference_value=their_value,
-            target=target,
-            judges_value=True,
-        )
-        for (figure, unit, target), value, their_value in zip(
-            _FIGURES, ours.figures(), theirs, strict=True
-        )
-    ]
+    rows = rows_beside(what, _FIGURES, ours.figures(), theirs, reference=reference)
     return [
         Row(name=f"{what}, requests", unit="", value=ours.requests),
         Row(name=f"{what}, straight to the engine, chunk p99", unit="ms", value=direct.chunk_p99),
